@@ -1,0 +1,1 @@
+"""The Open-Sora-Plan trainer that Stagewright bundles: models, objectives, data and the training loop."""
