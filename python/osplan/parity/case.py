@@ -36,9 +36,9 @@ class Case:
     """Expected tensors without their `out.` prefix."""
 
 
-Outputs = dict[str, Tensor]
+Outputs = dict[str, Any]
 Handler = Callable[[Case], Outputs]
-"""Rebuilds a case with our own modules and returns every output the case names, under the case's names."""
+"""Rebuilds a case with our own modules and returns what it names: outputs and `grad.NAME` as tensors, tables under `table.NAME`."""
 
 
 def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
