@@ -1,0 +1,46 @@
+"""The two norms autoencoder blocks are built with, followed by SiLU nearly everywhere.
+
+Shape letters: B batch, C channels, T frames, H and W height and width.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from osplan.domain.errors import UserError
+
+NormType = Literal["groupnorm", "layernorm"]
+
+GROUPS = 32
+EPS = 1e-6
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each cell alone, so that it cannot see other frames and chunks stay exact."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=EPS)
+
+    def forward(self, x_BCdims: Tensor) -> Tensor:
+        """(B, C, …) to the same shape, channels last in memory."""
+        x_BdimsC = x_BCdims.movedim(1, -1)
+        return F.layer_norm(x_BdimsC, self.norm.normalized_shape, self.norm.weight, self.norm.bias, EPS).movedim(-1, 1)
+
+
+def make_norm(channels: int, norm: NormType) -> nn.Module:
+    """The norm of a name. Group norm sees all frames it is given: inside per-frame blocks that is one frame, elsewhere a chunk.
+
+    Raises UserError VAE_CONFIG where the channels do not divide into groups.
+    """
+    if norm == "layernorm":
+        return ChannelNorm(channels)
+    if channels % GROUPS:
+        raise UserError("VAE_CONFIG", f"norm_type groupnorm: expected channels in multiples of {GROUPS}, got {channels}", "use layernorm or another width")
+    return nn.GroupNorm(GROUPS, channels, eps=EPS)
+
+
+def norm_silu(norm: nn.Module, x_BCdims: Tensor) -> Tensor:
+    """SiLU of the norm, the step in front of every convolution of a residual block."""
+    return F.silu(norm(x_BCdims))
