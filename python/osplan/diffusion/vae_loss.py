@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
 
 LARGEST_ADAPTIVE_WEIGHT = 1e4
 ADAPTIVE_EPS = 1e-4
@@ -135,9 +135,9 @@ def discriminator_loss(
     real = discriminator(video_BCTHW.detach())
     fake = discriminator(recon_BCTHW.detach())
     if settings.adversarial == "hinge":
-        game = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
+        game = 0.5 * (relu(1.0 - real).mean() + relu(1.0 + fake).mean())
     else:
-        game = 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+        game = 0.5 * (softplus(-real).mean() + softplus(fake).mean())
     factor = settings.adversarial_factor if step >= settings.adversarial_start else 0.0
     return DiscriminatorLoss(factor * game, real.detach().mean(), fake.detach().mean())
 

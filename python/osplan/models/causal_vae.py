@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from osplan.domain.errors import UserError
@@ -131,7 +130,10 @@ class CausalVaeConfig:
     def from_json(raw: Mapping[str, Any]) -> "CausalVaeConfig":
         """Reads an upstream config.json of v1.0 to v1.3. Unknown keys, such as v1.0's loss settings, are passed over."""
         known = {field.name for field in fields(CausalVaeConfig)}
-        return CausalVaeConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items() if name in known})
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in raw.items() if name in known
+        }
+        return CausalVaeConfig(**settings)
 
     def to_json(self) -> dict[str, Any]:
         """A config.json that upstream's class reads, and this one too."""
@@ -262,7 +264,7 @@ class CausalVAE(nn.Module):
         return self.config.stride
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The weight whose gradients balance the adversarial loss."""
         last = self.decoder.conv_out
         return last.conv.weight if isinstance(last, CausalConv3d) else last.weight
@@ -312,4 +314,6 @@ def _check_name(key: str, name: Any, known: Any) -> None:
 
 
 def _wrong(name: str, expected: str, got: Any) -> UserError:
-    return UserError("VAE_CONFIG", f"CausalVAE config {name}: expected {expected}, got {got!r}", "compare with the config.json the weights came with")
+    return UserError(
+        "VAE_CONFIG", f"CausalVAE config {name}: expected {expected}, got {got!r}", "compare with the config.json the weights came with"
+    )

@@ -51,6 +51,9 @@ class LPIPS(nn.Module):
 
 
 class _ImageScaling(nn.Module):
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("shift", torch.tensor(_IMAGE_SHIFT).view(1, 3, 1, 1))
@@ -113,7 +116,9 @@ def load_lpips(*paths: Path) -> LPIPS:
     missing = [name for name in expected if name not in state and not name.startswith("scaling_layer.")]
     if missing:
         where = ", ".join(map(str, paths)) or "no file"
-        raise UserError("LPIPS_WEIGHTS", f"{where}: expected VGG-16 and lin0 to lin4, {len(missing)} tensors are missing: {missing[0]}", _HINT)
+        raise UserError(
+            "LPIPS_WEIGHTS", f"{where}: expected VGG-16 and lin0 to lin4, {len(missing)} tensors are missing: {missing[0]}", _HINT
+        )
     misshapen = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     if misshapen:
         name = misshapen[0]

@@ -5,8 +5,8 @@ Shape letters: B batch, C channels, T frames, H and W height and width.
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm, silu
 
 from osplan.domain.errors import UserError
 
@@ -26,7 +26,7 @@ class ChannelNorm(nn.Module):
     def forward(self, x_BCdims: Tensor) -> Tensor:
         """(B, C, …) to the same shape, channels last in memory."""
         x_BdimsC = x_BCdims.movedim(1, -1)
-        return F.layer_norm(x_BdimsC, self.norm.normalized_shape, self.norm.weight, self.norm.bias, EPS).movedim(-1, 1)
+        return layer_norm(x_BdimsC, self.norm.normalized_shape, self.norm.weight, self.norm.bias, EPS).movedim(-1, 1)
 
 
 def make_norm(channels: int, norm: NormType) -> nn.Module:
@@ -37,10 +37,14 @@ def make_norm(channels: int, norm: NormType) -> nn.Module:
     if norm == "layernorm":
         return ChannelNorm(channels)
     if channels % GROUPS:
-        raise UserError("VAE_CONFIG", f"norm_type groupnorm: expected channels in multiples of {GROUPS}, got {channels}", "use layernorm or another width")
+        raise UserError(
+            "VAE_CONFIG",
+            f"norm_type groupnorm: expected channels in multiples of {GROUPS}, got {channels}",
+            "use layernorm or another width",
+        )
     return nn.GroupNorm(GROUPS, channels, eps=EPS)
 
 
 def norm_silu(norm: nn.Module, x_BCdims: Tensor) -> Tensor:
     """SiLU of the norm, the step in front of every convolution of a residual block."""
-    return F.silu(norm(x_BCdims))
+    return silu(norm(x_BCdims))

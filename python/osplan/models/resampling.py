@@ -5,8 +5,8 @@ Shape letters: B batch, C channels, T frames, H and W height and width.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d, interpolate, pad
 
 from osplan.models.causal_conv import CausalConv3d, clips_of, frames_of
 from osplan.models.past import Past
@@ -23,7 +23,7 @@ class Downsample(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
         """(B, C, T, H, W) to (B, C, T, H/2, W/2)."""
-        return clips_of(self.conv(F.pad(frames_of(x_BCTHW), RIGHT_AND_BOTTOM)), x_BCTHW.shape[0])
+        return clips_of(self.conv(pad(frames_of(x_BCTHW), RIGHT_AND_BOTTOM)), x_BCTHW.shape[0])
 
 
 class Upsample(nn.Module):
@@ -35,7 +35,7 @@ class Upsample(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
         """(B, C, T, H, W) to (B, C, T, 2H, 2W)."""
-        doubled = F.interpolate(frames_of(x_BCTHW), scale_factor=2, mode="nearest")
+        doubled = interpolate(frames_of(x_BCTHW), scale_factor=2, mode="nearest")
         return clips_of(self.conv(doubled), x_BCTHW.shape[0])
 
 
@@ -48,7 +48,7 @@ class StridedDownsample(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
         """(B, C, T, H, W) to (B, C, T', H/2, W/2)."""
-        return self.conv(F.pad(x_BCTHW, RIGHT_AND_BOTTOM), past)
+        return self.conv(pad(x_BCTHW, RIGHT_AND_BOTTOM), past)
 
 
 class NearestUpsample(nn.Module):
@@ -60,7 +60,7 @@ class NearestUpsample(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
         """(B, C, T, H, W) to (B, C, T, 2H, 2W)."""
-        doubled = F.interpolate(frames_of(x_BCTHW), scale_factor=2, mode="nearest")
+        doubled = interpolate(frames_of(x_BCTHW), scale_factor=2, mode="nearest")
         return self.conv(clips_of(doubled, x_BCTHW.shape[0]), past)
 
 
@@ -76,7 +76,7 @@ class LinearUpsample(nn.Module):
         """(B, C, T, H, W) to (B, C, 2T - 1 or T, 2H, 2W)."""
         if self.time_interpolation is not None:
             x_BCTHW = doubled_in_time(self, x_BCTHW, self.time_interpolation, past)
-        doubled = F.interpolate(frames_of(x_BCTHW), scale_factor=2, mode="bilinear", align_corners=False)
+        doubled = interpolate(frames_of(x_BCTHW), scale_factor=2, mode="bilinear", align_corners=False)
         return self.conv(clips_of(doubled, x_BCTHW.shape[0]), past)
 
 
@@ -173,4 +173,4 @@ def _with_two_in_front(x_BCTHW: Tensor) -> Tensor:
 
 
 def _pooled_in_time(seen_BCTHW: Tensor) -> Tensor:
-    return F.avg_pool3d(seen_BCTHW, (3, 1, 1), stride=(2, 1, 1))
+    return avg_pool3d(seen_BCTHW, (3, 1, 1), stride=(2, 1, 1))

@@ -3,8 +3,8 @@
 Shape letters: B batch, C channels, T frames, H and W height and width, S the H W cells of a frame.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from osplan.models.causal_conv import CausalConv3d, clips_of, frames_of
 from osplan.models.norms import NormType, make_norm, norm_silu
@@ -72,7 +72,7 @@ class FrameAttention(nn.Module):
     def _attend(self, q_BCTHW: Tensor, k_BCTHW: Tensor, v_BCTHW: Tensor) -> Tensor:
         b, _, _, h, w = q_BCTHW.shape
         q, k, v = (frames_of(x).flatten(2).transpose(1, 2).unsqueeze(1) for x in (q_BCTHW, k_BCTHW, v_BCTHW))
-        out_NSC = F.scaled_dot_product_attention(q, k, v).squeeze(1)
+        out_NSC = scaled_dot_product_attention(q, k, v).squeeze(1)
         return clips_of(out_NSC.transpose(1, 2).unflatten(2, (h, w)), b)
 
 
@@ -85,5 +85,5 @@ class LegacyAttention(FrameAttention):
     def _attend(self, q_BCTHW: Tensor, k_BCTHW: Tensor, v_BCTHW: Tensor) -> Tensor:
         b, c, t, h, w = q_BCTHW.shape
         q, k, v = (x.reshape(b * t, c, h * w).transpose(1, 2).unsqueeze(1) for x in (q_BCTHW, k_BCTHW, v_BCTHW))
-        out_NSC = F.scaled_dot_product_attention(q, k, v).squeeze(1)
+        out_NSC = scaled_dot_product_attention(q, k, v).squeeze(1)
         return out_NSC.transpose(1, 2).reshape(b, c, t, h, w)

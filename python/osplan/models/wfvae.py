@@ -5,6 +5,7 @@ Source: Li et al. 2024, "WF-VAE: Enhancing Video VAE by Wavelet-Driven Energy Fl
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -158,7 +159,7 @@ class WFVAE(nn.Module):
         self.config = config
         self.encoder = WfvaeEncoder(config)
         self.decoder = WfvaeDecoder(config)
-        self.register_load_state_dict_pre_hook(accept_either_layout)
+        self.register_load_state_dict_pre_hook(partial(accept_either_layout, config))
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -166,7 +167,7 @@ class WFVAE(nn.Module):
         return self.config.time_stride, SPACE_STRIDE
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The weight whose gradients balance the adversarial loss."""
         return self.decoder.conv_out.weight
 
@@ -223,7 +224,8 @@ class WFVAE(nn.Module):
         return in_layout(self.state_dict(), layout, self.config.haar_constant)
 
     def _scale_and_shift(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(like.new_tensor(values).view(1, -1, 1, 1, 1) for values in (self.config.scale, self.config.shift))
+        scale, shift = (like.new_tensor(values).view(1, -1, 1, 1, 1) for values in (self.config.scale, self.config.shift))
+        return scale, shift
 
 
 def _middle(config: WfvaeConfig, channels_in: int, channels: int, channels_out: int) -> list[nn.Module]:

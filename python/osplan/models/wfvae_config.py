@@ -174,4 +174,6 @@ def _check_count(name: str, value: Any, least: int) -> None:
 
 
 def _wrong(name: str, expected: str, got: Any) -> UserError:
-    return UserError("VAE_CONFIG", f"WF-VAE config {name}: expected {expected}, got {got!r}", "compare with the config.json the weights came with")
+    return UserError(
+        "VAE_CONFIG", f"WF-VAE config {name}: expected {expected}, got {got!r}", "compare with the config.json the weights came with"
+    )

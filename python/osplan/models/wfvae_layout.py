@@ -4,12 +4,13 @@ They differ in the constant Haar filters only: v1.3.1 spells them `wavelet_tranf
 outermost transform. Filters in a file are checked for their presence by name and never for their values: the config decides them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from osplan.models.haar import BAND_NAMES_2D, BAND_NAMES_3D, HaarConstant, haar_filters_2d, haar_filters_3d
+from osplan.models.wfvae_config import WfvaeConfig
 
 Layout = Literal["v1.3.1", "main"]
 
@@ -58,12 +59,7 @@ def filters_of_decoder(time_stride: int, constant: HaarConstant) -> dict[str, di
 
 def is_constant(name: str) -> bool:
     """Whether a state-dict name, in either spelling, is a Haar filter and not learnt."""
-    return f".{_V131_SPELLING}" in name or f".inverse_{_V131_SPELLING}" in name or _MAIN_SPELLING in name
-
-
-def to_v131(names: Iterable[str]) -> dict[str, str]:
-    """Names of either spelling to those of v1.3.1, which this code's modules use. The outermost filters have none and are left out."""
-    return {name: name.replace(_MAIN_SPELLING, _V131_SPELLING) for name in names if not name.startswith(_OUTERMOST)}
+    return _V131_SPELLING in name or _MAIN_SPELLING in name
 
 
 def in_layout(state: Mapping[str, Tensor], layout: Layout, constant: HaarConstant) -> dict[str, Tensor]:
@@ -77,24 +73,25 @@ def in_layout(state: Mapping[str, Tensor], layout: Layout, constant: HaarConstan
     return renamed
 
 
-def accept_either_layout(model: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Load hook: renames main's spelling and replaces the filters of a file by the model's own.
+def accept_either_layout(config: WfvaeConfig, _: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+    """Load hook: renames main's spelling and puts the config's own filters in place of a file's.
 
-    A file without filters is complete: they are constants.
+    A file without filters is complete. They are made afresh, because a model built on the meta device holds none.
     """
-    own = {name: value for name, value in own_filters(model).items()}
     for name in [name for name in state if name.startswith(prefix) and is_constant(name)]:
         del state[name]
-    state.update({prefix + name: value for name, value in own.items()})
+    state.update({prefix + name: value for name, value in all_filters(config).items()})
 
 
-def own_filters(model: nn.Module) -> dict[str, Tensor]:
-    """The constants a model stores, by full name, made afresh: after a build on the meta device its buffers hold nothing."""
-    config = model.config
-    both = {"encoder": filters_of_encoder, "decoder": filters_of_decoder}
+def all_filters(config: WfvaeConfig) -> dict[str, Tensor]:
+    """Every constant of a model's state dict by its full name (v1.3.1)."""
+    by_part = {
+        "encoder": filters_of_encoder(config.time_stride, config.haar_constant),
+        "decoder": filters_of_decoder(config.time_stride, config.haar_constant),
+    }
     return {
         f"{part}.{module}.{name}": value
-        for part, filters_of in both.items()
-        for module, filters in filters_of(config.time_stride, config.haar_constant).items()
+        for part, modules in by_part.items()
+        for module, filters in modules.items()
         for name, value in filters.items()
     }

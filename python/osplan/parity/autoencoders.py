@@ -191,12 +191,11 @@ def _autoencoder_outputs(case: Case, model: Autoencoder) -> Outputs:
 @torch.no_grad()
 def _chunked_outputs(case: Case, model: WFVAE) -> Outputs:
     outputs: Outputs = {}
-    posterior = model.encode_chunked(case.inputs["x"], latents_per_chunk=2) if "x" in case.inputs else None
-    if posterior is not None:
-        outputs |= _posterior_outputs(posterior)
-    z = case.inputs["z"] if "z" in case.inputs else posterior.mean if posterior is not None else None
-    if z is not None:
-        outputs["recon"] = model.decode_chunked(z, latents_per_chunk=2)
+    if "x" in case.inputs:
+        posterior = model.encode_chunked(case.inputs["x"], latents_per_chunk=2)
+        outputs |= _posterior_outputs(posterior) | {"recon": model.decode_chunked(posterior.mean, latents_per_chunk=2)}
+    if "z" in case.inputs:
+        outputs["recon"] = model.decode_chunked(case.inputs["z"], latents_per_chunk=2)
     return outputs
 
 
@@ -211,11 +210,11 @@ def _posterior_outputs(posterior: Posterior) -> Outputs:
 
 
 def _gradients(model: nn.Module, expected: Iterable[str]) -> Outputs:
-    """The gradients whose names are expected, and the length of all of them."""
+    """The gradients whose names are expected, and the length of all of them. Summed in float64: a million squares wear float32 out."""
     by_name = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     wanted = [name.removeprefix(GRADIENT) for name in expected if name.startswith(GRADIENT)]
-    lengths = torch.stack([gradient.norm() for gradient in by_name.values()])
-    return {GRADIENT + name: by_name[name] for name in wanted if name in by_name} | {"grad_norm": lengths.norm()}
+    lengths = torch.stack([gradient.double().norm() for gradient in by_name.values()])
+    return {GRADIENT + name: by_name[name] for name in wanted if name in by_name} | {"grad_norm": lengths.norm().float()}
 
 
 def _gradient_of(tensor: Tensor) -> Tensor:
