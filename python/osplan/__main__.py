@@ -1,0 +1,91 @@
+"""`python -m osplan`: the program a launcher starts. It builds the parts and ends with one recorded reason."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+EXIT_BY_REASON = {"completed": 0, "stopped": 0, "paused": 0, "data-exhausted": 0, "plateau": 0}
+PARENT_POLL_SECONDS = 1.0
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m osplan", description="The Open-Sora-Plan trainer that Stagewright drives.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="one attempt at the stage of a run folder, on every rank torchrun starts")
+    train.add_argument("run", type=Path)
+    train.add_argument("--attempt", type=int, required=True)
+    options = parser.parse_args(arguments)
+    return train_run(options.run.resolve(), options.attempt)
+
+
+def train_run(run: Path, attempt: int) -> int:
+    """Trains one attempt; everything that goes wrong ends as a recorded reason, not only as a traceback."""
+    from osplan.bridge import Bridge, Silent
+    from osplan.domain.errors import UserError
+    from osplan.domain.run_files import read_identity
+
+    identity = read_identity(run)
+    is_first = os.environ.get("RANK", "0") == "0"
+    port: Any = Bridge(run, attempt, identity["socket"], identity["id"]) if is_first else Silent()
+    _end_with_parent(port)
+    try:
+        from osplan.train.assemble import train_attempt
+
+        end = train_attempt(run, identity, attempt, port)
+        port.emit("finished", step=end.step, reason=end.reason, message=end.message)
+        return EXIT_BY_REASON.get(end.reason, 1)
+    except BaseException as cause:
+        if is_first or isinstance(cause, UserError):
+            _report(run, port, cause, is_first=is_first)
+        if isinstance(cause, UserError):
+            print(f"{cause}\nhint: {cause.hint}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
+        return 1
+    finally:
+        port.close()
+
+
+def _report(run: Path, port: Any, cause: BaseException, *, is_first: bool) -> None:
+    """What went wrong, with the code the supervisor turns into a reason."""
+    from osplan.domain.errors import UserError
+
+    rank = int(os.environ.get("RANK", "0"))
+    if isinstance(cause, UserError):
+        fields = {"code": cause.code, "message": cause.message, "hint": cause.hint}
+    else:
+        kind = type(cause).__name__
+        code = "OUT_OF_MEMORY" if kind == "OutOfMemoryError" or isinstance(cause, MemoryError) or "out of memory" in str(cause) else "TRAINER_BUG"
+        fields = {"code": code, "message": f"{kind}: {cause}", "traceback": "".join(traceback.format_exception(cause))[-20_000:]}
+    if is_first:
+        port.emit("failed", rank=rank, **fields)
+    else:
+        (run / "logs" / f"rank-{rank}.failed.txt").write_text(f"{fields['code']}: {fields['message']}\n")
+
+
+def _end_with_parent(port: Any) -> None:
+    """SIGTERM, SIGINT and the launcher's death become a request to end at the next step boundary, with a checkpoint."""
+    parent = os.getppid()
+
+    def request(*_: object) -> None:
+        port.put({"id": f"signal-{time.time_ns()}", "name": "signal", "silent": True})
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_SECONDS)
+        request()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, request)
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,36 @@
+"""The files of a run that the trainer reads: who the run is and the stage it trains."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from osplan.domain.errors import UserError
+from osplan.domain.protocol import FORMAT_VERSION
+
+
+def read_identity(run: Path) -> dict[str, Any]:
+    """`run.json`, as `src/domain/protocol.ts` describes it.
+
+    Raises UserError RUN_INVALID where it is missing, broken or of another format.
+    """
+    identity = _read(run / "run.json")
+    if identity.get("formatVersion") != FORMAT_VERSION:
+        raise UserError("RUN_INVALID", f"{run / 'run.json'}: expected format {FORMAT_VERSION}, got {identity.get('formatVersion')}", "use the Stagewright version that made the run")
+    return identity
+
+
+def read_stage(run: Path) -> tuple[dict[str, Any], str]:
+    """`stage.json` and the hash of its text."""
+    stage = _read(run / "stage.json")
+    return stage, hashlib.sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise UserError("RUN_INVALID", f"{path}: expected a JSON file of a run, got {cause}", "start the run again with `stagewright train`") from cause
+    if not isinstance(value, dict):
+        raise UserError("RUN_INVALID", f"{path}: expected an object, got {type(value).__name__}")
+    return value

@@ -1,0 +1,262 @@
+"""Checkpoints: everything needed to continue, written so that a kill at any instant leaves the old or the new, never half.
+
+    checkpoints/step-00000100/
+        model/      config.json, diffusion_pytorch_model.safetensors        upstream's layout
+        model_ema/  the same for the moving average
+        state/      state.json, optimizer.safetensors, rank-0.safetensors, …
+        manifest.json   written last: sizes and hashes of all the others
+
+A folder is written under a temporary name, flushed, read back against its hashes, and only then renamed.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from osplan.domain.errors import UserError
+from osplan.domain.protocol import FORMAT_VERSION, tagged
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What goes into one. Tensors are copied to the CPU when they are written."""
+
+    step: int
+    attempt: int
+    config: Mapping[str, Any]
+    """The model's config.json."""
+    model: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor] | None
+    optimizer: Mapping[str, Tensor]
+    extra: Mapping[str, Mapping[str, Tensor]]
+    """Further tensor files of the state, by name: the discriminator, its optimiser."""
+    ranks: tuple[Mapping[str, Tensor], ...]
+    """Random generator states, one entry per rank."""
+    state: Mapping[str, Any]
+    """Everything else, as JSON."""
+    held_out: Mapping[str, Any] | None
+    stage_hash: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """One checkpoint on the disk."""
+
+    step: int
+    path: Path
+    bytes: int
+    sha256: str
+    """Hash of the weights that are handed on: the EMA's file where there is one."""
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Written:
+    """Writes, proves and publishes one checkpoint.
+
+    Raises UserError DISK_FULL where there is no room; what was there before is untouched.
+    """
+    target = folder_of(run, checkpoint.step)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    for left in target.parent.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        return _write(temporary, target, checkpoint)
+    except OSError as cause:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(target, cause) from cause
+        raise
+    except Exception as cause:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if "No space left" in str(cause):
+            raise _disk_full(target, cause) from cause
+        raise
+
+
+def _disk_full(target: Path, cause: Exception) -> UserError:
+    return UserError("DISK_FULL", f"{target}: expected room for a checkpoint, got {cause}", "free some space and run `stagewright continue`; earlier checkpoints are untouched")
+
+
+def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
+    for folder in ("model", "state", *(["model_ema"] if checkpoint.ema is not None else [])):
+        (temporary / folder).mkdir(parents=True, mode=0o700)
+    _save(temporary / "model" / WEIGHTS, checkpoint.model)
+    _save_json(temporary / "model" / "config.json", checkpoint.config)
+    if checkpoint.ema is not None:
+        _save(temporary / "model_ema" / WEIGHTS, checkpoint.ema)
+        _save_json(temporary / "model_ema" / "config.json", checkpoint.config)
+    _save(temporary / "state" / "optimizer.safetensors", checkpoint.optimizer)
+    for name, tensors in checkpoint.extra.items():
+        _save(temporary / "state" / f"{name}.safetensors", tensors)
+    for rank, tensors in enumerate(checkpoint.ranks):
+        _save(temporary / "state" / f"rank-{rank}.safetensors", tensors)
+    _save_json(temporary / "state" / "state.json", tagged(checkpoint.state))
+    files = {str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(temporary.rglob("*")) if path.is_file()}
+    handed_on = f"{'model_ema' if checkpoint.ema is not None else 'model'}/{WEIGHTS}"
+    manifest = {
+        "formatVersion": FORMAT_VERSION,
+        "step": checkpoint.step,
+        "attempt": checkpoint.attempt,
+        "createdAt": time.time(),
+        "stageHash": checkpoint.stage_hash,
+        "heldOut": tagged(checkpoint.held_out),
+        "files": files,
+    }
+    _save_json(temporary / MANIFEST, manifest)
+    for folder in (temporary / "model", temporary / "state", temporary):
+        _sync_folder(folder)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(temporary, target)
+    _sync_folder(target.parent)
+    return Written(checkpoint.step, target, sum(entry["bytes"] for entry in files.values()), files[handed_on]["sha256"])
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o600)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _save_json(path: Path, value: Any) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o600)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a complete checkpoint; None for an incomplete one.
+
+    Raises UserError FORMAT_VERSION for one of another format.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    if manifest.get("formatVersion") != FORMAT_VERSION:
+        raise UserError("FORMAT_VERSION", f"{folder / MANIFEST}: expected format {FORMAT_VERSION}, got {manifest.get('formatVersion')}", "use the Stagewright version that wrote it")
+    complete = all((folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
+    return manifest if complete else None
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        if read_manifest(folder) is not None:
+            return folder
+    return None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint read back."""
+
+    step: int
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
+    optimizer: dict[str, Tensor]
+    extra: dict[str, dict[str, Tensor]]
+    rank: dict[str, Tensor] | None
+    """This rank's generators; None where the checkpoint knows fewer ranks."""
+    state: dict[str, Any]
+
+
+def read_checkpoint(folder: Path, rank: int) -> Restored:
+    """Reads a complete checkpoint, every file against its hash.
+
+    Raises UserError CHECKPOINT_DAMAGED where a file is missing or its content differs from the manifest.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError("CHECKPOINT_DAMAGED", f"{folder}: expected a complete checkpoint, got missing or shortened files", "continue from an earlier checkpoint with `--at STEP`")
+    for name, entry in manifest["files"].items():
+        if _sha256(folder / name) != entry["sha256"]:
+            raise UserError("CHECKPOINT_DAMAGED", f"{folder / name}: expected sha256 {entry['sha256'][:12]}…, got other content", "continue from an earlier checkpoint with `--at STEP`")
+    state = folder / "state"
+    own = {"optimizer.safetensors"} | {path.name for path in state.glob("rank-*.safetensors")}
+    mine = state / f"rank-{rank}.safetensors"
+    return Restored(
+        step=manifest["step"],
+        model=load_file(folder / "model" / WEIGHTS),
+        ema=load_file(folder / "model_ema" / WEIGHTS) if (folder / "model_ema").is_dir() else None,
+        optimizer=load_file(state / "optimizer.safetensors"),
+        extra={path.stem: load_file(path) for path in state.glob("*.safetensors") if path.name not in own},
+        rank=load_file(mine) if mine.is_file() else None,
+        state=json.loads((state / "state.json").read_text()),
+    )
+
+
+def prune(run: Path, keep_last: int | None, keep_best: int) -> list[Path]:
+    """Deletes complete checkpoints beyond the newest `keep_last` and the best `keep_best`; returns what went.
+
+    The best are those with the lowest held-out loss of what would be handed on, ties to the earlier step.
+    """
+    if keep_last is None:
+        return []
+    complete = [(folder, manifest) for folder in sorted((run / "checkpoints").glob("step-*")) if (manifest := read_manifest(folder)) is not None]
+    scored = [(loss, manifest["step"], folder) for folder, manifest in complete if (loss := handed_on_loss(manifest)) is not None]
+    kept = {folder for folder, _ in complete[-keep_last:]} | {folder for _, _, folder in sorted(scored, key=lambda entry: entry[:2])[:keep_best]}
+    gone = [folder for folder, _ in complete if folder not in kept]
+    for folder in gone:
+        doomed = folder.with_name(f".{folder.name}.tmp")
+        with contextlib.suppress(OSError):
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed)
+    return gone
+
+
+def handed_on_loss(manifest: Mapping[str, Any]) -> float | None:
+    """Held-out loss of the weights that would be handed on, or None where it was not measured or is not finite."""
+    measured = manifest.get("heldOut") or {}
+    loss = (measured.get("ema") or measured.get("raw") or {}).get("loss")
+    return float(loss) if isinstance(loss, int | float) else None
+
+
+def generator_states() -> dict[str, Tensor]:
+    """The states of the process's global generators."""
+    states = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_generators(states: Mapping[str, Tensor]) -> None:
+    """Puts the process's global generators back."""
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,44 @@
+"""Settings that may change while a run trains: checked like the stage itself, applied at a step boundary."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from osplan.domain.errors import UserError
+from osplan.domain.stage import LIVE_PATHS, Stage, decode_stage
+
+
+class LiveStage:
+    """The stage as it is now: as resolved, with the live changes made so far."""
+
+    def __init__(self, stage_json: Mapping[str, Any]) -> None:
+        self._resolved = stage_json
+        self.reset({})
+
+    def reset(self, changes: Mapping[str, Any]) -> None:
+        """The stage as resolved, with these changes and no other."""
+        self._json: dict[str, Any] = json.loads(json.dumps(self._resolved))
+        self.changes: dict[str, Any] = {}
+        self.stage: Stage = decode_stage(self._json)
+        for path, value in changes.items():
+            self.change(path, value)
+
+    def change(self, path: str, value: Any) -> Any:
+        """Changes one field and returns its effective value; `*0.5` multiplies a number.
+
+        Raises UserError NOT_LIVE for a field that cannot change while training, STAGE_INVALID for a wrong value.
+        """
+        if path not in LIVE_PATHS:
+            raise UserError("NOT_LIVE", f"{path}: expected a field that can change while training, got one that cannot", "stop the run and use `stagewright branch --set`")
+        updated = json.loads(json.dumps(self._json))
+        *parents, leaf = path.split(".")
+        at = updated
+        for name in parents:
+            at = at[name]
+        if isinstance(value, str) and value.startswith("*") and isinstance(at[leaf], int | float):
+            value = at[leaf] * float(value[1:])
+        at[leaf] = value
+        self.stage = decode_stage(updated)
+        self._json = updated
+        self.changes[path] = value
+        return value

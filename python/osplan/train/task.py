@@ -1,0 +1,97 @@
+"""What the loop asks of the thing it trains; a stage kind is one implementation.
+
+Shape letters: B batch, C channels, T frames, H and W height and width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from osplan.domain.stage import Stage
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one micro-batch as the data pipeline hands them over."""
+
+    pixels_BCTHW: Tensor
+    """uint8 pixels, RGB."""
+    captions: Sequence[str]
+    ids: Sequence[int]
+    """Places of the clips in the index."""
+    paths: Sequence[str]
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of one micro-batch."""
+
+    loss: Tensor
+    """Call `backward` on it."""
+    by_bin: list[float | None] | None = None
+    """Mean loss per time bin, from data to noise; None where a bin had no clip."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further scalars for the journal, detached."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Held-out loss of one set of weights: fixed clips, noises and times."""
+
+    loss: float
+    standard_error: float | None
+    by_bin: list[float | None] | None = None
+    psnr: float | None = None
+    """Reconstruction PSNR in dB (VAE)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return {"loss": self.loss, "standardError": self.standard_error, "byBin": self.by_bin, "psnr": self.psnr}
+
+
+class Task(Protocol):
+    """One kind of stage."""
+
+    model: nn.Module
+    """What is trained."""
+    config: Mapping[str, Any]
+    """Its config.json."""
+
+    def losses(self, stage: Stage, model: nn.Module, batch: Batch, step: int, micro: int, rank: int, world: int) -> StepLoss:
+        """Loss of a micro-batch; every draw comes from (seed, step, micro, rank). `model` may be a wrapped one."""
+        ...
+
+    def after_step(self, stage: Stage, model: nn.Module, batch: Batch, step: int, rank: int, world: int) -> Mapping[str, float]:
+        """Whatever else a step trains (a discriminator); scalars for the journal."""
+        ...
+
+    def measure(self, stage: Stage) -> Measured:
+        """Held-out loss of the weights the model now has."""
+        ...
+
+    def baselines(self, stage: Stage) -> Mapping[str, float]:
+        """What the held-out loss is compared with: predicting zero, swapped captions, a clip's mean colour."""
+        ...
+
+    def sample(self, stage: Stage, folder: Path, step: int) -> list[tuple[Path, str]]:
+        """Writes sample videos; returns their paths and prompts."""
+        ...
+
+    def finish(self, stage: Stage) -> Mapping[str, Any]:
+        """What is measured once at the end on the weights that are handed on; becomes part of `config`."""
+        ...
+
+    def extra_state(self) -> dict[str, dict[str, Tensor]]:
+        """Tensors beyond model, EMA and optimiser that continuing needs."""
+        ...
+
+    def restore_extra(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Takes them back."""
+        ...
+
+    def tokens_per_clip(self) -> int:
+        """Tokens (or latent cells) of one clip, for throughput."""
+        ...

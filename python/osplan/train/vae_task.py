@@ -1,0 +1,176 @@
+"""Training a video autoencoder: reconstruction, divergence, wavelet and, where asked, perceptual and adversarial terms.
+
+Shape letters: B batch, C channels (RGB), T frames, H and W height and width; Z latent channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from osplan.diffusion.vae_loss import VaeLossSettings, discriminator_loss, frozen, generator_loss, is_discriminator_step
+from osplan.domain.errors import UserError
+from osplan.domain.stage import Stage
+from osplan.models.discriminator import PatchDiscriminator3D
+from osplan.models.lpips import load_lpips
+from osplan.train.architecture import with_latent_statistics
+from osplan.train.optimizer import optimizer_state, restore_optimizer
+from osplan.train.pixels import normalised, psnr, write_video
+from osplan.train.precision import autocast
+from osplan.train.seeds import generator_for
+from osplan.train.task import Batch, Measured, StepLoss
+
+MEASURED_TOGETHER = 4
+
+
+class VaeTask:
+    """One VAE stage."""
+
+    def __init__(self, stage: Stage, model: nn.Module, config: Mapping[str, Any], held_out: Sequence[Batch], training: Sequence[Batch], device: torch.device) -> None:
+        """`held_out` are whole clips never trained on; `training` whole clips the latent statistics are measured on."""
+        self.model, self.config, self.held_out, self.training, self.device = model, dict(config), held_out, training, device
+        self.discriminator: nn.Module | None = None
+        self.discriminator_optimizer: torch.optim.Optimizer | None = None
+        self.perceptual = self._perceptual(stage)
+        if stage.objective.adversarial_weight > 0:
+            self._add_discriminator(stage)
+
+    def _perceptual(self, stage: Stage) -> Any:
+        if stage.objective.perceptual_weight == 0:
+            return None
+        if stage.objective.lpips_weights is None:
+            raise UserError("LPIPS_MISSING", "objective.perceptualWeight: expected `objective.lpipsWeights` beside it, got none", "name a local file with the LPIPS weights, or set the weight to 0")
+        return load_lpips(Path(stage.objective.lpips_weights)).to(self.device)
+
+    def _add_discriminator(self, stage: Stage) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(generator_for(stage.seed or 0, "discriminator").initial_seed())
+            self.discriminator = PatchDiscriminator3D().to(self.device)
+        groups = [{"params": [parameter], "names": [name], "ratio": 1.0} for name, parameter in self.discriminator.named_parameters()]
+        self.discriminator_optimizer = torch.optim.AdamW(groups, lr=stage.objective.discriminator_learning_rate, weight_decay=0.01)
+
+    def losses(self, stage: Stage, model: nn.Module, batch: Batch, step: int, micro: int, rank: int, world: int) -> StepLoss:
+        """Loss of the autoencoder on a micro-batch."""
+        video = normalised(batch.pixels_BCTHW, self.device)
+        noise = torch.randn(self._latent_shape(video), generator=generator_for(stage.seed or 0, "posterior", step, micro, rank)).to(self.device)
+        with autocast(stage, self.device):
+            out = model(video, noise)
+        settings = _loss_settings(stage, adversarial=self.discriminator is not None)
+        pairs = ((out.encoder_wavelets.level_1, out.decoder_wavelets.level_1), (out.encoder_wavelets.level_2, out.decoder_wavelets.level_2))
+        wavelets = [(encoder.float(), decoder.float()) for encoder, decoder in pairs] if stage.objective.wavelet_weight > 0 else []
+        loss = generator_loss(
+            video, out.video.float(), out.posterior.kl(), step, settings,
+            discriminator=self.discriminator or nn.Identity(), last_layer=self.model.last_layer, perceptual=self.perceptual, wavelets=wavelets,
+        )  # fmt: skip
+        elements = video[0, :, 0].numel()
+        return StepLoss(
+            loss.total,
+            extra={"reconstruction": loss.nll / elements, "kl": loss.kl, "wavelet": loss.wavelet, "adversarial": loss.adversarial, "adaptiveWeight": loss.adaptive_weight},
+        )
+
+    def _latent_shape(self, video: Tensor) -> tuple[int, ...]:
+        time, space = self.model.stride
+        return (video.shape[0], self.model.config.latent_channels, (video.shape[2] - 1) // time + 1, video.shape[3] // space, video.shape[4] // space)
+
+    def after_step(self, stage: Stage, model: nn.Module, batch: Batch, step: int, rank: int, world: int) -> Mapping[str, float]:
+        """Trains the discriminator on the odd steps, as upstream."""
+        if self.discriminator is None or self.discriminator_optimizer is None or not is_discriminator_step(step, stage.objective.discriminator_start):
+            return {}
+        video = normalised(batch.pixels_BCTHW, self.device)
+        with torch.no_grad(), autocast(stage, self.device):
+            recon = self.model(video, torch.zeros(self._latent_shape(video), device=self.device)).video
+        loss = discriminator_loss(video, recon.float(), step, _loss_settings(stage, adversarial=True), self.discriminator)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        nn.utils.clip_grad_norm_(self.discriminator.parameters(), 1.0)
+        self.discriminator_optimizer.step()
+        return {"discriminator": float(loss.total), "logitsReal": float(loss.logits_real), "logitsFake": float(loss.logits_fake)}
+
+    @torch.no_grad()
+    def measure(self, stage: Stage) -> Measured:
+        """Mean absolute error and PSNR of held-out clips, reconstructed from the posterior's mean."""
+        errors: list[Tensor] = []
+        ratios: list[Tensor] = []
+        with frozen(self.model):
+            for batch in self.held_out:
+                video = normalised(batch.pixels_BCTHW, self.device)
+                with autocast(stage, self.device):
+                    recon = self.model.decode(self.model.encode(video).mode())
+                errors.append((recon.float() - video).abs().flatten(1).mean(1))
+                ratios.append(psnr(recon.float().clamp(-1, 1) - video))
+        error = torch.cat(errors)
+        spread = float(error.std() / error.numel() ** 0.5) if error.numel() > 1 else None
+        return Measured(float(error.mean()), spread, psnr=float(torch.cat(ratios).mean()))
+
+    @torch.no_grad()
+    def baselines(self, stage: Stage) -> Mapping[str, float]:
+        """PSNR of painting each held-out clip in its mean colour."""
+        values = []
+        for batch in self.held_out:
+            video = normalised(batch.pixels_BCTHW, self.device)
+            values.append(psnr(video - video.mean((2, 3, 4), keepdim=True)))
+        return {"mean_colour_psnr": float(torch.cat(values).mean())}
+
+    @torch.no_grad()
+    def sample(self, stage: Stage, folder: Path, step: int) -> list[tuple[Path, str]]:
+        """Writes held-out clips above their reconstructions."""
+        written = []
+        for number, batch in enumerate(self.held_out[:2]):
+            video = normalised(batch.pixels_BCTHW[:1], self.device)
+            with autocast(stage, self.device):
+                recon = self.model.decode(self.model.encode(video).mode()).float()
+            path = folder / f"step-{step:08d}-{number}.mp4"
+            write_video(path, torch.cat([video, recon], dim=3)[0], stage.samples.fps)
+            written.append((path, batch.captions[0]))
+        return written
+
+    @torch.no_grad()
+    def finish(self, stage: Stage) -> Mapping[str, Any]:
+        """Shift and scale per latent channel over the training clips: latents get mean 0 and deviation 1."""
+        total = squares = torch.zeros(())
+        count = 0
+        for batch in self.training:
+            posterior = self.model.encode(normalised(batch.pixels_BCTHW, self.device))
+            mean_ZN = posterior.mean.double().transpose(0, 1).flatten(1)
+            variance_ZN = posterior.std.double().square().transpose(0, 1).flatten(1)
+            total = total + mean_ZN.sum(1)
+            squares = squares + (mean_ZN.square() + variance_ZN).sum(1)
+            count += mean_ZN.shape[1]
+        shift = total / count
+        scale = 1 / (squares / count - shift.square()).clamp_min(1e-12).sqrt()
+        self.config = with_latent_statistics(self.config, shift.tolist(), scale.tolist())
+        return {"shift": shift.tolist(), "scale": scale.tolist()}
+
+    def extra_state(self) -> dict[str, dict[str, Tensor]]:
+        """The discriminator and its optimiser."""
+        if self.discriminator is None or self.discriminator_optimizer is None:
+            return {}
+        return {"discriminator": dict(self.discriminator.state_dict()), "discriminator-optimizer": optimizer_state(self.discriminator_optimizer)}
+
+    def restore_extra(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Takes them back; a parent without a discriminator leaves a new one."""
+        if self.discriminator is None or self.discriminator_optimizer is None or "discriminator" not in tensors:
+            return
+        self.discriminator.load_state_dict(dict(tensors["discriminator"]))
+        restore_optimizer(self.discriminator_optimizer, tensors["discriminator-optimizer"])
+
+    def tokens_per_clip(self) -> int:
+        """Latent cells of a held-out clip."""
+        return int(torch.Size(self._latent_shape(self.held_out[0].pixels_BCTHW)[2:]).numel()) if self.held_out else 0
+
+
+def _loss_settings(stage: Stage, *, adversarial: bool) -> VaeLossSettings:
+    objective = stage.objective
+    return VaeLossSettings(
+        pixel=objective.reconstruction,
+        perceptual_weight=objective.perceptual_weight,
+        kl_weight=objective.kl_weight,
+        wavelet_weight=objective.wavelet_weight,
+        adversarial="hinge",
+        adversarial_weight=objective.adversarial_weight,
+        adversarial_factor=1.0 if adversarial else 0.0,
+        adversarial_start=objective.discriminator_start if adversarial else 1 << 60,
+        logvar=0.0,
+    )
