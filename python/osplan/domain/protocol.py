@@ -37,7 +37,7 @@ def camel(name: str) -> str:
 
 def snake(name: str) -> str:
     """`gradientNorm` → `gradient_norm`."""
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), name)
+    return re.sub(r"(?<!^)([A-Z])", lambda match: "_" + match.group(1).lower(), name)
 
 
 def tagged(value: Any) -> Any:

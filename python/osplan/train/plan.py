@@ -1,0 +1,90 @@
+"""Answers about a stage before it trains: parameters by group and phase, the learning-rate curve, memory. No weights are made."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from osplan.domain.schedule import Schedule
+from osplan.domain.stage import Stage
+from osplan.models.registry import build_model
+from osplan.train.architecture import latent_shape, transformer_config, vae_config
+from osplan.train.parameters import groups_of, phases_of, select
+
+CURVE_POINTS = 60
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+def model_of(stage: Stage) -> nn.Module:
+    """The trained network on the meta device."""
+    with torch.device("meta"):
+        return build_model(vae_config(stage) if stage.kind == "vae" else transformer_config(stage))
+
+
+def parameters(stage: Stage) -> dict[str, Any]:
+    """Parameters in all, and per phase: what trains, its share, the learning rate of each group, optimiser memory in bytes."""
+    model = model_of(stage)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    total = sum(sizes.values())
+    phases = []
+    for phase in phases_of(stage.trainable, [(entry.at, entry.trainable, entry.rewarm_steps) for entry in stage.phases], stage.steps):
+        names = select(list(sizes), phase.selectors)
+        if stage.kind == "vae" and stage.vae.freeze_encoder:
+            names = [name for name in names if not name.startswith(("encoder.", "quant_conv."))]
+        trainable = sum(sizes[name] for name in names)
+        groups = groups_of(list(sizes), names, stage.layer_decay, dict(stage.learning_rate_ratios))
+        phases.append(
+            {
+                "start": phase.start,
+                "waitsForPlateau": phase.waits_for_plateau,
+                "selectors": list(phase.selectors),
+                "trainable": trainable,
+                "share": trainable / total,
+                "optimizerBytes": 8 * trainable,
+                "groups": [
+                    {"name": group.name, "parameters": sum(sizes[name] for name in group.names), "learningRate": stage.learning_rate * group.ratio} for group in groups
+                ],
+            }
+        )
+    return {"total": total, "tensors": len(sizes), "shapes": {name: list(value.shape) for name, value in model.state_dict().items()}, "phases": phases}
+
+
+def learning_rate_curve(stage: Stage) -> list[dict[str, float]]:
+    """The learning rate at some sixty steps of the stage, the first and last among them."""
+    settings = stage.schedule
+    course = Schedule(
+        name=settings.name, warmup_steps=settings.warmup_steps, horizon_steps=settings.horizon_steps or stage.steps,
+        cycles=settings.cycles, power=settings.power, decay_share=settings.decay_share, floor_ratio=settings.floor_ratio,
+    )  # fmt: skip
+    count = min(CURVE_POINTS, stage.steps)
+    steps = sorted({1 + round(at * (stage.steps - 1) / max(1, count - 1)) for at in range(count)})
+    return [{"step": step, "learningRate": stage.learning_rate * course.factor(step)} for step in steps]
+
+
+def memory(stage: Stage) -> dict[str, Any]:
+    """Bytes a rank needs, by part. Activations are an estimate: ±50 % until it is calibrated on the machine."""
+    model = model_of(stage)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    phases = parameters(stage)["phases"]
+    trainable = max(phase["trainable"] for phase in phases)
+    parts = {
+        "weights": 4 * total,
+        "gradients": 4 * trainable,
+        "optimizer": 8 * trainable,
+        "ema": 4 * total if stage.ema.enabled else 0,
+        "activations": _activation_bytes(stage),
+    }
+    return {"parts": parts, "total": sum(parts.values()), "error": 0.5}
+
+
+def _activation_bytes(stage: Stage) -> int:
+    width = BYTES[stage.memory.precision]
+    if stage.kind == "vae":
+        side = stage.data.crop_size
+        height, wide = (side, side) if side else (stage.shape.height, stage.shape.width)
+        cells = stage.batch.per_device * stage.shape.frames * height * wide
+        return int(cells * stage.vae.base_channels * 10 * width)
+    frames, height, wide = latent_shape(stage)
+    tokens = stage.batch.per_device * frames * height * wide // (stage.model.patch[1] * stage.model.patch[2])
+    kept = {"none": 34, "selective": 14, "all": 2}[stage.memory.checkpointing]
+    return int(tokens * stage.model.layers * stage.model.heads * stage.model.head_dim * kept * width)
