@@ -5,7 +5,9 @@ Shape letters: B batch, C channels, T frames, H and W height and width.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv3d
 
+from osplan.models.paired_frames import conv_in_pairs, is_full_precision, pairs_pay
 from osplan.models.past import Past
 
 
@@ -24,7 +26,7 @@ def clips_of(x_NCHW: Tensor, batch: int) -> Tensor:
 class FrameConv(nn.Conv2d):
     """A 2-D convolution of every frame by itself."""
 
-    def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(B, C, T, H, W) to (B, C', T, H', W')."""
         return clips_of(super().forward(frames_of(x_BCTHW)), x_BCTHW.shape[0])
 
@@ -48,23 +50,46 @@ class CausalConv3d(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
         """(B, C, T, H, W) to (B, C', (T - 1) // stride + 1, H', W'); a later chunk gives T // stride frames."""
-        return self.conv(self._with_front(x_BCTHW, past))
-
-    def _with_front(self, x_BCTHW: Tensor, past: Past | None) -> Tensor:
-        look_back = self.conv.kernel_size[0] - 1
-        if look_back == 0:
-            return x_BCTHW
-        front = past.recall(self) if past else None
-        if front is None:
-            front = x_BCTHW[:, :, :1].expand(-1, -1, look_back, -1, -1)
-        seen = torch.cat((front, x_BCTHW), dim=2)
+        if self.conv.kernel_size[0] == 1:
+            return self.conv(x_BCTHW)
+        before = past.recall(self) if past else None
         if past and not past.is_last:
-            past.keep(self, seen[:, :, seen.shape[2] - (look_back + 1 - self.conv.stride[0]) :])
-        return seen
+            past.keep(self, self._last_seen(x_BCTHW, before))
+        if before is None:
+            return self._opening(x_BCTHW)
+        seen = torch.cat((before, x_BCTHW), dim=2)
+        return conv_in_pairs(seen, self.conv.weight, self._bias, opens_clip=False) if pairs_pay(x_BCTHW, self.conv) else self.conv(seen)
+
+    def _opening(self, x_BCTHW: Tensor) -> Tensor:
+        """The clip's first frames. Frame 0 alone sees nothing but itself, so its kernel is the sum over time."""
+        conv = self.conv
+        if x_BCTHW.shape[2] == 1 and is_full_precision(x_BCTHW):
+            return conv3d(x_BCTHW, conv.weight.sum(2, keepdim=True), conv.bias, conv.stride, conv.padding)
+        if pairs_pay(x_BCTHW, conv):
+            return conv_in_pairs(x_BCTHW, conv.weight, self._bias, opens_clip=True)
+        return conv(torch.cat((self._copies_of_frame_0(x_BCTHW), x_BCTHW), dim=2))
+
+    def _last_seen(self, x_BCTHW: Tensor, before: Tensor | None) -> Tensor:
+        """The frames the next chunk's first output looks back at."""
+        count = self.conv.kernel_size[0] - self.conv.stride[0]
+        if x_BCTHW.shape[2] < count:
+            x_BCTHW = torch.cat((self._copies_of_frame_0(x_BCTHW) if before is None else before, x_BCTHW), dim=2)
+        return x_BCTHW[:, :, x_BCTHW.shape[2] - count :]
+
+    def _copies_of_frame_0(self, x_BCTHW: Tensor) -> Tensor:
+        return x_BCTHW[:, :, :1].expand(-1, -1, self.conv.kernel_size[0] - 1, -1, -1)
+
+    @property
+    def _bias(self) -> Tensor:
+        assert self.conv.bias is not None
+        return self.conv.bias
 
 
-class Stack(nn.Sequential):
+class Stack(nn.ModuleList):
     """Layers one after the other, each told the past of the clip."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(layers)
 
     def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
         """Whatever the layers make of (B, C, T, H, W)."""
