@@ -1,0 +1,43 @@
+import type { TrialSettings } from './layers.ts'
+import { refuseForeignStages, refuseMisfits } from './references.ts'
+import { type ResolvedStage, Resolver } from './resolver.ts'
+import { readSetOptions, refuseUnknownStages } from './set-option.ts'
+import { type ReadFile, readConfigFile, Sources } from './source.ts'
+
+export interface Recipe {
+  readonly file: string
+  readonly name: string
+  readonly notes: string
+  readonly provenance: Readonly<Record<string, unknown>>
+  readonly stages: readonly ResolvedStage[]
+}
+
+export interface LoadOptions {
+  /** Reads a file by the path a person or a recipe wrote; paths count from the working directory. */
+  readonly readFile?: ReadFile
+  /** `--set` options, later ones winning. */
+  readonly set?: readonly string[]
+  readonly trial?: TrialSettings
+  /** Whether fields that contradict each other are refused; default true. Published stages are kept as they were published. */
+  readonly refuseMisfits?: boolean
+}
+
+/**
+ * A recipe with every stage complete: schema default < presets in listed order < parent stage < file < trial < --set.
+ * Sections merge field by field; lists and records replace. Raises UserErrors CONFIG_… and those of the stage checks, with places.
+ */
+export function loadRecipe(file: string, options: LoadOptions = {}): Recipe {
+  const sources = new Sources(options.readFile ?? readConfigFile)
+  const recipe = sources.recipe(file)
+  const set = readSetOptions(options.set ?? [])
+  refuseUnknownStages(
+    set,
+    recipe.stages.map(({ name }) => name),
+  )
+  const resolver = new Resolver(sources, set, options.trial)
+  const stages = recipe.stages.map((stage) => resolver.resolve(recipe, stage))
+  refuseForeignStages(recipe, stages)
+  if (options.refuseMisfits !== false) refuseMisfits(recipe, stages)
+  const { name, notes, provenance } = recipe
+  return { file, name, notes, provenance, stages }
+}

@@ -1,0 +1,83 @@
+import { nearestName } from '../domain/nearest.ts'
+import { stageFields } from '../domain/stage/fields.ts'
+import { type Layer, readLayer } from './layer.ts'
+import { errorOf, type Place, Problems } from './problems.ts'
+import { type Located, readYaml } from './yaml.ts'
+
+/** One `--set` of the command line, `path=value` for every stage or `STAGE:path=value` for one. */
+export interface SetOption {
+  readonly stage: string | undefined
+  readonly layer: Layer
+}
+
+/**
+ * Reads `--set` options: the value is YAML (`1e-4`, `[all, -norms]`, `{ frames: 29 }`).
+ * Raises UserError CONFIG_SET for a text of another form, and the errors of a file for its value.
+ */
+export function readSetOptions(options: readonly string[]): SetOption[] {
+  return options.map(readSetOption)
+}
+
+function readSetOption(option: string): SetOption {
+  const place: Place = { file: `--set ${option.length > 60 ? `${option.slice(0, 57)}…` : option}` }
+  const [, stage, path, value] = /^(?:([\w.-]+):)?([^=:\s]+)=([\s\S]*)$/.exec(option) ?? []
+  if (path === undefined || value === undefined)
+    throw refusal(place, `expected path=value, got ${option}`, 'for example --set learningRate=1e-5')
+  if (path === 'name') throw refusal(place, 'expected a setting, got the name of the stage', 'rename the stage in its file')
+  const problems = new Problems()
+  const layer = readLayer(nested(path.split('.'), optionValue(value, place), place), '', [], problems)
+  problems.refuse()
+  return { stage, layer }
+}
+
+function optionValue(text: string, place: Place): Located {
+  if (text.trim() === '') return { kind: 'scalar', value: null, place }
+  return withPlace(readYaml(text, place.file), place)
+}
+
+/** Columns inside an option mean little: the option itself is the place. */
+function withPlace(node: Located, place: Place): Located {
+  switch (node.kind) {
+    case 'scalar':
+      return { ...node, place }
+    case 'list':
+      return { ...node, place, items: node.items.map((item) => withPlace(item, place)) }
+    case 'record':
+      return {
+        ...node,
+        place,
+        entries: new Map([...node.entries].map(([name, entry]) => [name, { place, value: withPlace(entry.value, place) }])),
+      }
+    default:
+      return node satisfies never
+  }
+}
+
+function nested(path: readonly string[], value: Located, place: Place): Extract<Located, { kind: 'record' }> {
+  const [name = '', ...rest] = path
+  refuseInsideField(path, place)
+  return { kind: 'record', place, entries: new Map([[name, { place, value: rest.length === 0 ? value : nested(rest, value, place) }]]) }
+}
+
+/** Lists and records are set as a whole: `objective.maskRatios.i2v` is no path. */
+function refuseInsideField(path: readonly string[], place: Place): void {
+  const field = stageFields().get(path.slice(0, -1).join('.'))
+  if (field) throw refusal(place, `expected a whole value for ${field.path}, got a path inside it`, `write --set ${field.path}=VALUE`)
+}
+
+function refusal(place: Place, text: string, hint: string) {
+  return errorOf([{ code: 'CONFIG_SET', place, path: '', text, hint }])
+}
+
+/** Refuses a stage name no stage has. */
+export function refuseUnknownStages(options: readonly SetOption[], names: readonly string[]): void {
+  for (const { stage } of options) {
+    if (stage === undefined || names.includes(stage)) continue
+    const near = nearestName(stage, names)
+    throw refusal(
+      { file: '--set' },
+      `expected a stage of the recipe (${names.join(', ')}), got ${stage}`,
+      near ? `did you mean ${near}?` : 'write STAGE:path=value',
+    )
+  }
+}
