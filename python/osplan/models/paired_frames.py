@@ -31,7 +31,8 @@ def pairs_pay(x_BCTHW: Tensor, conv: nn.Conv3d) -> bool:
 def conv_in_pairs(x_BCTHW: Tensor, weight_OC333: Tensor, bias_O: Tensor, *, opens_clip: bool) -> Tensor:
     """Convolves with one pixel of zeros around each frame, (B, C, T, H, W) to (B, O, T', H, W).
 
-    Where the frames open a clip, copies of frame 0 stand before it and T' = T. Else the first two frames are only looked back at and T' = T - 2.
+    Where the frames open a clip, copies of frame 0 stand before it and T' = T.
+    Else the first two frames are only looked back at and T' = T - 2.
     """
     return _ConvInPairs.apply(x_BCTHW, weight_OC333, bias_O, opens_clip)
 
@@ -62,7 +63,7 @@ class _ConvInPairs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x_BCTHW, weight = ctx.saved_tensors
         x_BTHWC, g_BTHWO = _channels_last(x_BCTHW), _channels_last(grads[0])
         both = zip(
