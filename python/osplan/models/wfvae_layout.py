@@ -57,9 +57,9 @@ def filters_of_decoder(time_stride: int, constant: HaarConstant) -> dict[str, di
     return {"inverse_wavelet_tranform_l1": stored_filters_2d() if time_stride == 4 else three, "inverse_wavelet_tranform_l2": three}
 
 
-def is_constant(name: str) -> bool:
-    """Whether a state-dict name, in either spelling, is a Haar filter and not learnt."""
-    return _V131_SPELLING in name or _MAIN_SPELLING in name
+def own_name(name: str) -> str | None:
+    """A tensor's name in this code's modules, from its name in a file of either layout. None for the outermost filters, which have no place here."""
+    return None if name.startswith(_OUTERMOST) else name.replace(_MAIN_SPELLING, _V131_SPELLING)
 
 
 def in_layout(state: Mapping[str, Tensor], layout: Layout, constant: HaarConstant) -> dict[str, Tensor]:
@@ -78,8 +78,10 @@ def accept_either_layout(config: WfvaeConfig, _: nn.Module, state: dict[str, Any
 
     A file without filters is complete. They are made afresh, because a model built on the meta device holds none.
     """
-    for name in [name for name in state if name.startswith(prefix) and is_constant(name)]:
-        del state[name]
+    for name in [name for name in state if name.startswith(prefix)]:
+        value, renamed = state.pop(name), own_name(name.removeprefix(prefix))
+        if renamed is not None:
+            state[prefix + renamed] = value
     state.update({prefix + name: value for name, value in all_filters(config).items()})
 
 
