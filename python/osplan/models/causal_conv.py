@@ -3,9 +3,12 @@
 Shape letters: B batch, C channels, T frames, H and W height and width.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d
+from torch.utils.checkpoint import checkpoint
 
 from osplan.models.paired_frames import conv_in_pairs, is_full_precision, pairs_pay
 from osplan.models.past import Past
@@ -88,11 +91,22 @@ class CausalConv3d(nn.Module):
 class Stack(nn.ModuleList):
     """Layers one after the other, each told the past of the clip."""
 
+    recompute = False
+    """Keep only what goes into each layer and run it again on the way back: less memory, one more forward pass."""
+
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(layers)
 
     def forward(self, x_BCTHW: Tensor, past: Past | None = None) -> Tensor:
         """Whatever the layers make of (B, C, T, H, W)."""
+        recompute = self.recompute and past is None and torch.is_grad_enabled()
         for layer in self:
-            x_BCTHW = layer(x_BCTHW, past)
+            x_BCTHW = cast(Tensor, checkpoint(layer, x_BCTHW, use_reentrant=False)) if recompute else layer(x_BCTHW, past)
         return x_BCTHW
+
+
+def recompute_stacks(model: nn.Module, recompute: bool) -> None:
+    """Switches recomputation of every stack in a model."""
+    for module in model.modules():
+        if isinstance(module, Stack):
+            module.recompute = recompute

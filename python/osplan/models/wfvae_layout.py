@@ -58,7 +58,10 @@ def filters_of_decoder(time_stride: int, constant: HaarConstant) -> dict[str, di
 
 
 def own_name(name: str) -> str | None:
-    """A tensor's name in this code's modules, from its name in a file of either layout. None for the outermost filters, which have no place here."""
+    """A tensor's name in this code's modules, from its name in a file of either layout.
+
+    None for the outermost filters of main, which have no place here.
+    """
     return None if name.startswith(_OUTERMOST) else name.replace(_MAIN_SPELLING, _V131_SPELLING)
 
 

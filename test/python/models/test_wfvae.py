@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from osplan.domain.errors import UserError
+from osplan.models.causal_conv import recompute_stacks
 from osplan.models.wfvae import WFVAE
 from osplan.models.wfvae_config import WfvaeConfig
 
@@ -206,3 +207,15 @@ def test_training_reaches_every_weight():
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     assert result.encoder_wavelets.level_1.shape == result.decoder_wavelets.level_1.shape
     assert result.encoder_wavelets.level_2.shape == result.decoder_wavelets.level_2.shape
+
+
+def test_recomputing_activations_changes_no_gradient():
+    x = torch.randn(1, 3, 5, 16, 16)
+    gradients = []
+    for recompute in (False, True):
+        model = build().train()
+        recompute_stacks(model, recompute)
+        model(x).video.square().mean().backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)
