@@ -62,7 +62,11 @@ def _report(run: Path, port: Any, cause: BaseException, *, is_first: bool) -> No
         fields = {"code": cause.code, "message": cause.message, "hint": cause.hint}
     else:
         kind = type(cause).__name__
-        code = "OUT_OF_MEMORY" if kind == "OutOfMemoryError" or isinstance(cause, MemoryError) or "out of memory" in str(cause) else "TRAINER_BUG"
+        code = (
+            "OUT_OF_MEMORY"
+            if kind == "OutOfMemoryError" or isinstance(cause, MemoryError) or "out of memory" in str(cause)
+            else "TRAINER_BUG"
+        )
         fields = {"code": code, "message": f"{kind}: {cause}", "traceback": "".join(traceback.format_exception(cause))[-20_000:]}
     if is_first:
         port.emit("failed", rank=rank, **fields)

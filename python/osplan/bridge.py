@@ -339,14 +339,26 @@ class Bridge:
         except KeyError:
             self._reply(client, identity, error={"code": -32601, "message": f"unknown method {method}"})
         except UserError as refused:
-            self._reply(client, identity, error={"code": -32001, "message": refused.message, "data": {"code": refused.code, "hint": refused.hint}})
+            self._reply(
+                client, identity, error={"code": -32001, "message": refused.message, "data": {"code": refused.code, "hint": refused.hint}}
+            )
 
     def _answer_now(self, client: Client, method: str, params: dict[str, Any]) -> Any:
         match method:
             case "hello":
                 if params.get("protocol", PROTOCOL_VERSION) != PROTOCOL_VERSION:
-                    raise UserError("PROTOCOL_VERSION", f"expected protocol {PROTOCOL_VERSION}, got {params.get('protocol')}", "use the Stagewright version that started the run")
-                return {"protocol": PROTOCOL_VERSION, "run": self.run_id, "attempt": self.attempt, "seq": self.journal.seq, "pid": os.getpid()}
+                    raise UserError(
+                        "PROTOCOL_VERSION",
+                        f"expected protocol {PROTOCOL_VERSION}, got {params.get('protocol')}",
+                        "use the Stagewright version that started the run",
+                    )
+                return {
+                    "protocol": PROTOCOL_VERSION,
+                    "run": self.run_id,
+                    "attempt": self.attempt,
+                    "seq": self.journal.seq,
+                    "pid": os.getpid(),
+                }
             case "ping":
                 return {"ts": time.time()}
             case "status":

@@ -16,7 +16,11 @@ def read_identity(run: Path) -> dict[str, Any]:
     """
     identity = _read(run / "run.json")
     if identity.get("formatVersion") != FORMAT_VERSION:
-        raise UserError("RUN_INVALID", f"{run / 'run.json'}: expected format {FORMAT_VERSION}, got {identity.get('formatVersion')}", "use the Stagewright version that made the run")
+        raise UserError(
+            "RUN_INVALID",
+            f"{run / 'run.json'}: expected format {FORMAT_VERSION}, got {identity.get('formatVersion')}",
+            "use the Stagewright version that made the run",
+        )
     return identity
 
 
@@ -30,7 +34,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
-        raise UserError("RUN_INVALID", f"{path}: expected a JSON file of a run, got {cause}", "start the run again with `stagewright train`") from cause
+        raise UserError(
+            "RUN_INVALID", f"{path}: expected a JSON file of a run, got {cause}", "start the run again with `stagewright train`"
+        ) from cause
     if not isinstance(value, dict):
         raise UserError("RUN_INVALID", f"{path}: expected an object, got {type(value).__name__}")
     return value

@@ -11,7 +11,6 @@ from osplan.models.rope import rotated
 from osplan.models.skiparse import joined_heads, split_heads, split_mask
 
 
-
 class Attention(nn.Module):
     """Queries from the clip, keys and values from the clip or from the text. Parameters carry upstream's names."""
 
@@ -29,7 +28,10 @@ class Attention(nn.Module):
         batch, tokens, width = x_BND.shape
         q, k, v = self.to_q(x_BND), self.to_k(x_BND), self.to_v(x_BND)
         if table is not None:
-            q, k = (rotated(part.view(batch, tokens, self.heads, -1).transpose(1, 2), *table).transpose(1, 2).reshape(batch, tokens, width) for part in (q, k))
+            q, k = (
+                rotated(part.view(batch, tokens, self.heads, -1).transpose(1, 2), *table).transpose(1, 2).reshape(batch, tokens, width)
+                for part in (q, k)
+            )
         padding = -tokens % (n * n) if n > 1 else 0
         if padding:
             q, k, v = (F.pad(part, (0, 0, 0, padding)) for part in (q, k, v))

@@ -54,7 +54,11 @@ class OpenSoraConfig:
 
     def __post_init__(self) -> None:
         if self.head_dim % 6:
-            raise UserError("MODEL_CONFIG", f"attention_head_dim: expected a multiple of 6 for rotary positions in three dimensions, got {self.head_dim}", "use 24, 48, 72 or 96")
+            raise UserError(
+                "MODEL_CONFIG",
+                f"attention_head_dim: expected a multiple of 6 for rotary positions in three dimensions, got {self.head_dim}",
+                "use 24, 48, 72 or 96",
+            )
         for name in ("heads", "in_channels", "out_channels", "layers", "patch", "text_channels", "sparse_n"):
             if getattr(self, name) < 1:
                 raise UserError("MODEL_CONFIG", f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -88,7 +92,11 @@ class OpenSoraConfig:
             patch=int(raw.get("patch_size") or 2),
             text_channels=int(raw.get("caption_channels") or 4096),
             attention_bias=bool(raw.get("attention_bias", True)),
-            scales=(float(raw.get("interpolation_scale_t") or 1), float(raw.get("interpolation_scale_h") or 1), float(raw.get("interpolation_scale_w") or 1)),
+            scales=(
+                float(raw.get("interpolation_scale_t") or 1),
+                float(raw.get("interpolation_scale_h") or 1),
+                float(raw.get("interpolation_scale_w") or 1),
+            ),
             sparse_n=int(raw.get("sparse_n", 1)) if sparse else 1,
             sparse_blocks=frozenset(block for block in blocks if block < layers),
             inpaint_time_stride=int(raw.get("vae_scale_factor_t", 4)) if "Inpaint" in name else None,
@@ -193,7 +201,9 @@ class Block(nn.Module):
     def forward(self, x_BND: Tensor, context: Context) -> Tensor:
         """(B, N, D) to (B, N, D)."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = (self.scale_shift_table + context.modulations_B6D).chunk(6, dim=1)
-        x_BND = x_BND + gate * self.attn1.over_clip(modulated(x_BND, shift, scale), context.table, context.keep_BN, self.n, group=self.group)
+        x_BND = x_BND + gate * self.attn1.over_clip(
+            modulated(x_BND, shift, scale), context.table, context.keep_BN, self.n, group=self.group
+        )
         x_BND = x_BND + self.attn2.over_text(x_BND, context.text_BLD, context.keep_text_BL)
         return x_BND + ff_gate * self.ff(modulated(x_BND, ff_shift, ff_scale))
 
@@ -217,7 +227,14 @@ class OpenSora(nn.Module):
             self.pos_embed_masked_hidden_states = nn.ModuleList([PatchEmbed(config.in_channels, width, config.patch), _zero_linear(width)])
             self.pos_embed_mask = nn.ModuleList([PatchEmbed(config.inpaint_time_stride, width, config.patch), _zero_linear(width)])
 
-    def forward(self, hidden_BCTHW: Tensor, time_B: Tensor, text_B1LC: Tensor, attention_mask_BTHW: Tensor | None = None, text_mask_B1L: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        hidden_BCTHW: Tensor,
+        time_B: Tensor,
+        text_B1LC: Tensor,
+        attention_mask_BTHW: Tensor | None = None,
+        text_mask_B1L: Tensor | None = None,
+    ) -> Tensor:
         """(B, C, T, H, W) to (B, C_out, T, H, W). Masks are 1 where something is kept; None keeps everything.
 
         For inpainting the channels are the noisy latents, the latents of the known frames, and the mask.
@@ -226,7 +243,11 @@ class OpenSora(nn.Module):
         p = self.config.patch
         frames, height, wide = hidden_BCTHW.shape[2:]
         if height % p or wide % p:
-            raise UserError("LATENT_SHAPE", f"latents: expected height and width in multiples of {p}, got {height}×{wide}", f"use clips in multiples of {8 * p} pixels")
+            raise UserError(
+                "LATENT_SHAPE",
+                f"latents: expected height and width in multiples of {p}, got {height}×{wide}",
+                f"use clips in multiples of {8 * p} pixels",
+            )
         grid = (frames, height // p, wide // p)
         x_BND = self._tokens(hidden_BCTHW)
         embedded_BD, modulations_B6D = self.adaln_single(time_B, x_BND.dtype)
@@ -235,7 +256,9 @@ class OpenSora(nn.Module):
             modulations_B6D,
             self.caption_projection(text_B1LC.flatten(1, 2)),
             None if text_mask_B1L is None else text_mask_B1L.flatten(1) > 0,
-            None if attention_mask_BTHW is None else F.max_pool3d(attention_mask_BTHW[:, None].float(), (1, p, p), (1, p, p)).flatten(1) > 0,
+            None
+            if attention_mask_BTHW is None
+            else F.max_pool3d(attention_mask_BTHW[:, None].float(), (1, p, p), (1, p, p)).flatten(1) > 0,
             self.tables.of(grid, x_BND.device, rounded_to),
         )
         for block in self.transformer_blocks:

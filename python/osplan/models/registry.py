@@ -27,7 +27,9 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
     """
     name = config.get("_class_name")
     if name not in BUILDERS:
-        raise UserError("MODEL_UNKNOWN", f"_class_name: expected one of {', '.join(BUILDERS)}, got {name}", "check the config.json of the weights")
+        raise UserError(
+            "MODEL_UNKNOWN", f"_class_name: expected one of {', '.join(BUILDERS)}, got {name}", "check the config.json of the weights"
+        )
     return BUILDERS[name](config)
 
 

@@ -20,7 +20,9 @@ Grid = tuple[int, int, int]
 """Tokens in time, height and width."""
 
 
-def rotary_table(grid: Grid, head_dim: int, scales: tuple[float, float, float], device: torch.device, rounded_to: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+def rotary_table(
+    grid: Grid, head_dim: int, scales: tuple[float, float, float], device: torch.device, rounded_to: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every token's angles, each (N, K) in float32, tokens in the order time, height, width.
 
     `rounded_to` rounds the angles through a dtype first, as upstream's reduced-precision training saw them.

@@ -74,7 +74,11 @@ def join_world(device: str, threads: int | None, timeout_minutes: float = 30) ->
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
-        raise UserError("DEVICE_MISSING", "memory.device: expected a CUDA device, got none", "use `memory.device: cpu` or `auto`, or install a CUDA build of PyTorch")
+        raise UserError(
+            "DEVICE_MISSING",
+            "memory.device: expected a CUDA device, got none",
+            "use `memory.device: cpu` or `auto`, or install a CUDA build of PyTorch",
+        )
     on_gpu = has_gpu and device != "cpu"
     if on_gpu:
         torch.cuda.set_device(local_rank)

@@ -38,7 +38,13 @@ def transformer_config(stage: Stage) -> dict[str, Any]:
         "interpolation_scale_w": model.interpolation_scale[2],
     }
     if model.class_ == "LatteT2V":
-        return {**config, "sample_size": [latent[1], latent[2]], "video_length": latent[0], "norm_type": "ada_norm_single", "num_embeds_ada_norm": 1000}
+        return {
+            **config,
+            "sample_size": [latent[1], latent[2]],
+            "video_length": latent[0],
+            "norm_type": "ada_norm_single",
+            "num_embeds_ada_norm": 1000,
+        }
     if model.class_ in ("OpenSoraT2V", "OpenSoraInpaint"):
         return {**config, "sample_size": [latent[1], latent[2]], "use_rope": model.rope, "norm_type": "ada_norm_single"}
     config |= {"sparse1d": model.sparse, "sparse_n": model.sparse_n if model.sparse else 1}

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from osplan.data.captions import prepare_caption
 from osplan.diffusion.objective import Objective, build_objective
 from osplan.diffusion.settings import ObjectiveSettings
 from osplan.domain.errors import UserError
@@ -45,11 +44,13 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
     try:
         _announce(world, port)
         torch.manual_seed(seed_for(stage.seed or 0, "process", world.rank))
-        clips = open_clips(stage, identity["inputs"]["data"], run / "derived", world)
+        clips = open_clips(stage, identity["inputs"]["data"], world, port)
         port.emit("data", **clips.report)
         task = build_task(stage, identity["inputs"], clips, world.device, port)
         loop = Loop(live, stage_hash, task, clips, world, port, run, attempt)
-        port.emit("model", parameters=_count(task.model), trainable=sum(parameter.numel() for parameter in loop.trainable), groups=_groups(loop))
+        port.emit(
+            "model", parameters=_count(task.model), trainable=sum(parameter.numel() for parameter in loop.trainable), groups=_groups(loop)
+        )
         _restore(loop, run, identity, world, port)
         return loop.train()
     finally:
@@ -70,7 +71,10 @@ def _device_name(device: torch.device) -> str:
 
 def _groups(loop: Loop) -> list[dict[str, Any]]:
     sizes = {name: parameter.numel() for name, parameter in loop.task.model.named_parameters()}
-    return [{"name": group.name, "parameters": sum(sizes[name] for name in group.names), "learningRate": loop.stage.learning_rate * group.ratio} for group in loop.groups]
+    return [
+        {"name": group.name, "parameters": sum(sizes[name] for name in group.names), "learningRate": loop.stage.learning_rate * group.ratio}
+        for group in loop.groups
+    ]
 
 
 def _count(model: nn.Module) -> int:
@@ -96,10 +100,18 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
         model = _started(config, stage, inputs["weights"], port, device)
         return VaeTask(stage, model, config, clips.held_out, clips.whole_clips, device)
     if stage.kind not in ("text-to-video",):
-        raise UserError("KIND_UNTRAINABLE", f"kind: expected vae or text-to-video, got {stage.kind}", "this trainer cannot train it; it can be imported and compared")
+        raise UserError(
+            "KIND_UNTRAINABLE",
+            f"kind: expected vae or text-to-video, got {stage.kind}",
+            "this trainer cannot train it; it can be imported and compared",
+        )
     vae = load_vae(inputs["vae"], device, port)
     if vae.config.latent_channels != stage.vae.latent_channels:
-        raise UserError("LATENT_CHANNELS", f"vae.latentChannels: expected {vae.config.latent_channels} as {inputs['vae']} has, got {stage.vae.latent_channels}", "set vae.latentChannels to the autoencoder's")
+        raise UserError(
+            "LATENT_CHANNELS",
+            f"vae.latentChannels: expected {vae.config.latent_channels} as {inputs['vae']} has, got {stage.vae.latent_channels}",
+            "set vae.latentChannels to the autoencoder's",
+        )
     config = transformer_config(stage)
     model = _started(config, stage, inputs["weights"], port, device)
     encoders = Encoders(vae, text_states(stage, device))
@@ -144,10 +156,19 @@ def load_weights(model: nn.Module, source: Path, accept: Sequence[str], what: st
         missing = [name for name in wanted if name not in tensors]
         unexpected = [name for name in tensors if name not in wanted]
     found = {"missing": missing, "unexpected": unexpected, "reshaped": reshaped}
-    refused = [f"{kind}:{name}" for kind, names in found.items() for name in names if not any(fnmatchcase(f"{kind}:{name}", pattern) for pattern in accept)]
+    refused = [
+        f"{kind}:{name}"
+        for kind, names in found.items()
+        for name in names
+        if not any(fnmatchcase(f"{kind}:{name}", pattern) for pattern in accept)
+    ]
     if refused:
         shown = ", ".join(refused[:5]) + (f" and {len(refused) - 5} more" if len(refused) > 5 else "")
-        raise UserError("WEIGHTS_MISMATCH", f"{source}: expected every tensor of the model, got differences: {shown}", "if they are meant, list them under init.accept")
+        raise UserError(
+            "WEIGHTS_MISMATCH",
+            f"{source}: expected every tensor of the model, got differences: {shown}",
+            "if they are meant, list them under init.accept",
+        )
     loadable = {name: tensor for name, tensor in tensors.items() if name not in reshaped and name not in unexpected}
     model.load_state_dict(loadable, strict=not (missing or reshaped))
     port.emit("loaded", what=what, **{"from": str(source)}, exact=len(loadable), missing=missing, unexpected=unexpected)
@@ -160,7 +181,11 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     """
     files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
     if not files:
-        raise UserError("WEIGHTS_MISSING", f"{source}: expected {WEIGHTS} or shards of it, got none", "`stagewright weights convert` turns older files into safetensors")
+        raise UserError(
+            "WEIGHTS_MISSING",
+            f"{source}: expected {WEIGHTS} or shards of it, got none",
+            "`stagewright weights convert` turns older files into safetensors",
+        )
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors |= load_file(file)
@@ -173,7 +198,11 @@ def load_vae(folder: str | None, device: torch.device, port: Any) -> Any:
     Raises UserError VAE_MISSING where the stage names none.
     """
     if folder is None:
-        raise UserError("VAE_MISSING", "vae.weights: expected the weights of an autoencoder, got none", "name a folder, a run, or `stage:NAME` of a VAE stage")
+        raise UserError(
+            "VAE_MISSING",
+            "vae.weights: expected the weights of an autoencoder, got none",
+            "name a folder, a run, or `stage:NAME` of a VAE stage",
+        )
     config = _config_of(folder)
     if config is None:
         raise UserError("VAE_MISSING", f"{folder}: expected config.json beside the weights, got none", "use a folder in diffusers' layout")
@@ -187,9 +216,8 @@ def text_states(stage: Stage, device: torch.device) -> Any:
     encoder = load_text_encoder(stage.text.encoder, channels=stage.model.text_channels, max_length=stage.text.max_length, device=device)
 
     def states(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        texts = [prepare_caption(caption, keep_chinese="mt5" in stage.text.encoder) if stage.text.clean and caption else caption for caption in captions]
         with torch.no_grad():
-            return encoder(texts)
+            return encoder(captions)
 
     return states
 

@@ -93,7 +93,11 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Written:
 
 
 def _disk_full(target: Path, cause: Exception) -> UserError:
-    return UserError("DISK_FULL", f"{target}: expected room for a checkpoint, got {cause}", "free some space and run `stagewright continue`; earlier checkpoints are untouched")
+    return UserError(
+        "DISK_FULL",
+        f"{target}: expected room for a checkpoint, got {cause}",
+        "free some space and run `stagewright continue`; earlier checkpoints are untouched",
+    )
 
 
 def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
@@ -110,7 +114,11 @@ def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
     for rank, tensors in enumerate(checkpoint.ranks):
         _save(temporary / "state" / f"rank-{rank}.safetensors", tensors)
     _save_json(temporary / "state" / "state.json", tagged(checkpoint.state))
-    files = {str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(temporary.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(temporary.rglob("*"))
+        if path.is_file()
+    }
     handed_on = f"{'model_ema' if checkpoint.ema is not None else 'model'}/{WEIGHTS}"
     manifest = {
         "formatVersion": FORMAT_VERSION,
@@ -169,8 +177,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     if manifest.get("formatVersion") != FORMAT_VERSION:
-        raise UserError("FORMAT_VERSION", f"{folder / MANIFEST}: expected format {FORMAT_VERSION}, got {manifest.get('formatVersion')}", "use the Stagewright version that wrote it")
-    complete = all((folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
+        raise UserError(
+            "FORMAT_VERSION",
+            f"{folder / MANIFEST}: expected format {FORMAT_VERSION}, got {manifest.get('formatVersion')}",
+            "use the Stagewright version that wrote it",
+        )
+    complete = all(
+        (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items()
+    )
     return manifest if complete else None
 
 
@@ -203,10 +217,18 @@ def read_checkpoint(folder: Path, rank: int) -> Restored:
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        raise UserError("CHECKPOINT_DAMAGED", f"{folder}: expected a complete checkpoint, got missing or shortened files", "continue from an earlier checkpoint with `--at STEP`")
+        raise UserError(
+            "CHECKPOINT_DAMAGED",
+            f"{folder}: expected a complete checkpoint, got missing or shortened files",
+            "continue from an earlier checkpoint with `--at STEP`",
+        )
     for name, entry in manifest["files"].items():
         if _sha256(folder / name) != entry["sha256"]:
-            raise UserError("CHECKPOINT_DAMAGED", f"{folder / name}: expected sha256 {entry['sha256'][:12]}…, got other content", "continue from an earlier checkpoint with `--at STEP`")
+            raise UserError(
+                "CHECKPOINT_DAMAGED",
+                f"{folder / name}: expected sha256 {entry['sha256'][:12]}…, got other content",
+                "continue from an earlier checkpoint with `--at STEP`",
+            )
     state = folder / "state"
     own = {"optimizer.safetensors"} | {path.name for path in state.glob("rank-*.safetensors")}
     mine = state / f"rank-{rank}.safetensors"
@@ -228,9 +250,13 @@ def prune(run: Path, keep_last: int | None, keep_best: int) -> list[Path]:
     """
     if keep_last is None:
         return []
-    complete = [(folder, manifest) for folder in sorted((run / "checkpoints").glob("step-*")) if (manifest := read_manifest(folder)) is not None]
+    complete = [
+        (folder, manifest) for folder in sorted((run / "checkpoints").glob("step-*")) if (manifest := read_manifest(folder)) is not None
+    ]
     scored = [(loss, manifest["step"], folder) for folder, manifest in complete if (loss := handed_on_loss(manifest)) is not None]
-    kept = {folder for folder, _ in complete[-keep_last:]} | {folder for _, _, folder in sorted(scored, key=lambda entry: entry[:2])[:keep_best]}
+    kept = {folder for folder, _ in complete[-keep_last:]} | {
+        folder for _, _, folder in sorted(scored, key=lambda entry: entry[:2])[:keep_best]
+    }
     gone = [folder for folder, _ in complete if folder not in kept]
     for folder in gone:
         doomed = folder.with_name(f".{folder.name}.tmp")

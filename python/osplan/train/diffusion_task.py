@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from osplan.diffusion.loss_bins import LossBins
 from osplan.diffusion.objective import Objective
+from osplan.diffusion.sampling import Sampler
 from osplan.diffusion.settings import TRAIN_STEPS
 from osplan.domain.stage import Stage
 from osplan.models.posterior import Posterior
@@ -41,7 +42,17 @@ class Encoders:
 class DiffusionTask:
     """One text-to-video stage."""
 
-    def __init__(self, stage: Stage, model: nn.Module, config: Mapping[str, Any], encoders: Encoders, objective: Objective, sampler: Sampler, held_out: Sequence[Batch], device: torch.device) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        model: nn.Module,
+        config: Mapping[str, Any],
+        encoders: Encoders,
+        objective: Objective,
+        sampler: Sampler,
+        held_out: Sequence[Batch],
+        device: torch.device,
+    ) -> None:
         self.model, self.config, self.encoders, self.objective, self.sampler = model, dict(config), encoders, objective, sampler
         self.held_out, self.device = held_out, device
         self._moments: dict[int, Tensor] = {}
@@ -118,7 +129,9 @@ class DiffusionTask:
 
     def _held_out_x0(self, stage: Stage) -> list[Tensor]:
         if self._held_out_latents is None:
-            self._held_out_latents = [self.encoders.vae.scaled(self._encode(stage, batch.pixels_BCTHW).mode()).float() for batch in self.held_out]
+            self._held_out_latents = [
+                self.encoders.vae.scaled(self._encode(stage, batch.pixels_BCTHW).mode()).float() for batch in self.held_out
+            ]
         return self._held_out_latents
 
     def _fixed(self, x0: Tensor, row: int, draw: int, draws: int) -> tuple[Tensor, Tensor]:
@@ -176,7 +189,13 @@ class DiffusionTask:
 
     def _sampled(self, stage: Stage, prompts: Sequence[str]) -> Tensor:
         time, space = stage.vae.stride
-        shape = (len(prompts), stage.vae.latent_channels, (stage.shape.frames - 1) // time + 1, stage.shape.height // space, stage.shape.width // space)
+        shape = (
+            len(prompts),
+            stage.vae.latent_channels,
+            (stage.shape.frames - 1) // time + 1,
+            stage.shape.height // space,
+            stage.shape.width // space,
+        )
         states, mask = self._states([*[""] * len(prompts), *prompts])
 
         def predict(x_BCTHW: Tensor, time_B: Tensor) -> Tensor:

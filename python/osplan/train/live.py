@@ -29,7 +29,11 @@ class LiveStage:
         Raises UserError NOT_LIVE for a field that cannot change while training, STAGE_INVALID for a wrong value.
         """
         if path not in LIVE_PATHS:
-            raise UserError("NOT_LIVE", f"{path}: expected a field that can change while training, got one that cannot", "stop the run and use `stagewright branch --set`")
+            raise UserError(
+                "NOT_LIVE",
+                f"{path}: expected a field that can change while training, got one that cannot",
+                "stop the run and use `stagewright branch --set`",
+            )
         updated = json.loads(json.dumps(self._json))
         *parents, leaf = path.split(".")
         at = updated

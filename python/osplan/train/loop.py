@@ -15,10 +15,27 @@ from osplan.domain.errors import UserError
 from osplan.domain.schedule import Schedule
 from osplan.domain.stage import Stage
 from osplan.parallel.world import World
-from osplan.train.checkpoint import Checkpoint, Restored, generator_states, latest_checkpoint, prune, read_checkpoint, restore_generators, write_checkpoint
+from osplan.train.checkpoint import (
+    Checkpoint,
+    Restored,
+    generator_states,
+    latest_checkpoint,
+    prune,
+    read_checkpoint,
+    restore_generators,
+    write_checkpoint,
+)
 from osplan.train.ema import Ema
 from osplan.train.live import LiveStage
-from osplan.train.optimizer import Clipper, build_optimizer, gradient_norm, optimizer_state, restore_optimizer, scale_gradients, set_learning_rate
+from osplan.train.optimizer import (
+    Clipper,
+    build_optimizer,
+    gradient_norm,
+    optimizer_state,
+    restore_optimizer,
+    scale_gradients,
+    set_learning_rate,
+)
 from osplan.train.parameters import Phase, groups_of, phases_of, select, set_trainable
 from osplan.train.proof import compare, fingerprints
 from osplan.train.task import Batch, Task
@@ -78,7 +95,9 @@ class NonFinite(Exception):
 class Loop:
     """One attempt at a stage."""
 
-    def __init__(self, live: LiveStage, stage_hash: str, task: Task, clips: Clips, world: World, port: Port, run: Path, attempt: int) -> None:
+    def __init__(
+        self, live: LiveStage, stage_hash: str, task: Task, clips: Clips, world: World, port: Port, run: Path, attempt: int
+    ) -> None:
         self.live, self.stage_hash, self.task, self.clips = live, stage_hash, task, clips
         self.world, self.port, self.run, self.attempt = world, port, run, attempt
         self.step = 0
@@ -112,7 +131,9 @@ class Loop:
         if self.world.size == 1:
             return self.task.model
         on_gpu = self.world.device.type == "cuda"
-        return nn.parallel.DistributedDataParallel(self.task.model, device_ids=[self.world.local_rank] if on_gpu else None, gradient_as_bucket_view=True)
+        return nn.parallel.DistributedDataParallel(
+            self.task.model, device_ids=[self.world.local_rank] if on_gpu else None, gradient_as_bucket_view=True
+        )
 
     def _enter_phase(self, number: int, *, announce: bool = True) -> None:
         """Freezes and thaws, and gives the newly trainable an optimiser state of their own."""
@@ -130,7 +151,13 @@ class Loop:
         self.model = self._wrapped()
         if announce:
             self.phase_started = self.step + 1
-            self.port.emit("phase", step=self.step, index=number, trainable=list(self.phases[number].selectors), parameters=sum(parameter.numel() for parameter in self.trainable))
+            self.port.emit(
+                "phase",
+                step=self.step,
+                index=number,
+                trainable=list(self.phases[number].selectors),
+                parameters=sum(parameter.numel() for parameter in self.trainable),
+            )
 
     def _prove_phase(self) -> None:
         if self.phase_fingerprints is not None and self.world.is_first and self.step >= self.phase_started:
@@ -157,7 +184,11 @@ class Loop:
             self.best_loss, self.measurements_since_best = _number(state["bestLoss"]), state["measurementsSinceBest"]
             self.last_held_out = state["heldOut"]
             self.stop_at = state["stopAt"]
-            self.replay = [command for command in past_commands if command["status"] == "applied" and command["name"] == "set" and command["step"] > saved.step]
+            self.replay = [
+                command
+                for command in past_commands
+                if command["status"] == "applied" and command["name"] == "set" and command["step"] > saved.step
+            ]
             if saved.rank is not None:
                 restore_generators(saved.rank)
         restore_optimizer(self.optimizer, saved.optimizer)
@@ -207,7 +238,9 @@ class Loop:
         if "pause" in self.requested:
             return End("paused", f"paused after step {self.step} of {stage.steps}", self.step)
         if "signal" in self.requested:
-            return End("killed", f"the launcher ended the trainer after step {self.step} of {stage.steps}; a checkpoint was written", self.step)
+            return End(
+                "killed", f"the launcher ended the trainer after step {self.step} of {stage.steps}; a checkpoint was written", self.step
+            )
         if self.step >= stage.steps:
             return End("completed", f"all {stage.steps} steps are done", self.step)
         if stage.held_out.patience is not None and self.measurements_since_best >= stage.held_out.patience:
@@ -292,7 +325,9 @@ class Loop:
             norm = float(gradient_norm(self.trainable))
             loss = float(self.world.mean(torch.stack(losses).mean()))
             if not math.isfinite(norm) or not math.isfinite(loss):
-                raise NonFinite(f"step {step}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}; clips: {', '.join(paths[:8])}")
+                raise NonFinite(
+                    f"step {step}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}; clips: {', '.join(paths[:8])}"
+                )
             scale_gradients(self.trainable, self.clipper.scale_for(norm))
             rate = self.learning_rate(step)
             set_learning_rate(self.optimizer, rate)
@@ -352,7 +387,10 @@ class Loop:
             return End("non-finite", message, self.step)
         position, cut, retries = self.clips.state(), self.rate_factor * self.stage.incidents.learning_rate_cut, self.retries
         saved = read_checkpoint(folder, self.world.rank)
-        self._report_incident(message, f"rolled back to step {saved.step}, learning rate × {self.stage.incidents.learning_rate_cut}, the clips in between are skipped")
+        self._report_incident(
+            message,
+            f"rolled back to step {saved.step}, learning rate × {self.stage.incidents.learning_rate_cut}, the clips in between are skipped",
+        )
         self.restore(saved, [], same_run=True)
         self.clips.restore(position)
         self.rate_factor, self.retries = cut, retries
@@ -399,7 +437,13 @@ class Loop:
         if self.world.is_first:
             with _undisturbed(self.task.model), self._handed_on():
                 for path, prompt in self.task.sample(self.stage, self.run / "samples", self.step):
-                    self.port.emit("sample", step=self.step, path=str(path.relative_to(self.run)), prompt=prompt, weights="ema" if self.ema is not None else "raw")
+                    self.port.emit(
+                        "sample",
+                        step=self.step,
+                        path=str(path.relative_to(self.run)),
+                        prompt=prompt,
+                        weights="ema" if self.ema is not None else "raw",
+                    )
         self.world.barrier()
 
     def checkpoint(self, *, force: bool = False) -> None:
@@ -418,7 +462,14 @@ class Loop:
                     state=self._state(), held_out=self.last_held_out, stage_hash=self.stage_hash,
                 ),
             )  # fmt: skip
-            self.port.emit("checkpoint", step=self.step, path=str(written.path.relative_to(self.run)), bytes=written.bytes, sha256=written.sha256, seconds=time.perf_counter() - started)
+            self.port.emit(
+                "checkpoint",
+                step=self.step,
+                path=str(written.path.relative_to(self.run)),
+                bytes=written.bytes,
+                sha256=written.sha256,
+                seconds=time.perf_counter() - started,
+            )
             for gone in prune(self.run, self.stage.checkpoint.keep_last, self.stage.checkpoint.keep_best):
                 self.port.emit("checkpointDeleted", step=int(gone.name.removeprefix("step-")), path=str(gone.relative_to(self.run)))
         self.world.barrier()
@@ -500,5 +551,3 @@ def _memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
-
-

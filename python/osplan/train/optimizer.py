@@ -19,18 +19,38 @@ def build_optimizer(settings: Optimizer, model: nn.Module, groups: Sequence[Grou
     Raises UserError OPTIMIZER_MISSING where the package of the optimiser is not installed.
     """
     named = dict(model.named_parameters())
-    parts: list[dict[str, Any]] = [{"params": [named[name] for name in group.names], "lr": learning_rate * group.ratio, "names": list(group.names), "ratio": group.ratio} for group in groups]
+    parts: list[dict[str, Any]] = [
+        {
+            "params": [named[name] for name in group.names],
+            "lr": learning_rate * group.ratio,
+            "names": list(group.names),
+            "ratio": group.ratio,
+        }
+        for group in groups
+    ]
     betas = (settings.beta1, settings.beta2)
     on_gpu = any(parameter.is_cuda for parameter in named.values())
     match settings.name:
         case "adamw":
-            return torch.optim.AdamW(parts, lr=learning_rate, betas=betas, eps=settings.epsilon, weight_decay=settings.weight_decay, fused=on_gpu, foreach=None if on_gpu else True)
+            return torch.optim.AdamW(
+                parts,
+                lr=learning_rate,
+                betas=betas,
+                eps=settings.epsilon,
+                weight_decay=settings.weight_decay,
+                fused=on_gpu,
+                foreach=None if on_gpu else True,
+            )
         case "sgd":
             return torch.optim.SGD(parts, lr=learning_rate, momentum=settings.beta1, weight_decay=settings.weight_decay)
         case "adamw-8bit":
-            return _installed("bitsandbytes.optim", "AdamW8bit", settings.name)(parts, lr=learning_rate, betas=betas, eps=settings.epsilon, weight_decay=settings.weight_decay)
+            return _installed("bitsandbytes.optim", "AdamW8bit", settings.name)(
+                parts, lr=learning_rate, betas=betas, eps=settings.epsilon, weight_decay=settings.weight_decay
+            )
         case "prodigy":
-            return _installed("prodigyopt", "Prodigy", settings.name)(parts, lr=1.0, betas=betas, eps=settings.epsilon, weight_decay=settings.weight_decay)
+            return _installed("prodigyopt", "Prodigy", settings.name)(
+                parts, lr=1.0, betas=betas, eps=settings.epsilon, weight_decay=settings.weight_decay
+            )
         case other:
             raise UserError("OPTIMIZER_MISSING", f"optimizer.name: expected an optimiser this trainer has, got {other}", "use adamw")
 
@@ -39,7 +59,11 @@ def _installed(module: str, name: str, optimizer: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError as cause:
-        raise UserError("OPTIMIZER_MISSING", f"optimizer.name: {optimizer} needs the Python package {module.split('.')[0]}, which is not installed", "install it in the environment, or use adamw") from cause
+        raise UserError(
+            "OPTIMIZER_MISSING",
+            f"optimizer.name: {optimizer} needs the Python package {module.split('.')[0]}, which is not installed",
+            "install it in the environment, or use adamw",
+        ) from cause
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -72,7 +96,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
             if saved is None:
                 fresh += 1
                 continue
-            optimizer.state[parameter] = {slot: value.clone() if slot == "step" else value.to(parameter.device).clone() for slot, value in saved.items()}
+            optimizer.state[parameter] = {
+                slot: value.clone() if slot == "step" else value.to(parameter.device).clone() for slot, value in saved.items()
+            }
             carried += 1
     return carried, fresh
 

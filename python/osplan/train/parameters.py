@@ -50,7 +50,9 @@ def select(names: Sequence[str], selectors: Sequence[str]) -> list[str]:
         named = _named(names, selector.removeprefix("-"))
         chosen = chosen - named if selector.startswith("-") else chosen | named
     if not chosen:
-        raise UserError("TRAINABLE_EMPTY", f"trainable: expected at least one parameter, got none from {list(selectors)}", "begin with `all`")
+        raise UserError(
+            "TRAINABLE_EMPTY", f"trainable: expected at least one parameter, got none from {list(selectors)}", "begin with `all`"
+        )
     return [name for name in names if name in chosen]
 
 
@@ -65,7 +67,11 @@ def _named(names: Sequence[str], selector: str) -> set[str]:
         found = {name for name in names if fnmatchcase(name, selector)}
     if not found:
         known = ", ".join(["all", "blocks[a:b]", *PARTS])
-        raise UserError("TRAINABLE_UNKNOWN", f"trainable: expected a part or a pattern of this model, got `{selector}`", f"parts: {known}; or a glob such as `*.attn1.*`")
+        raise UserError(
+            "TRAINABLE_UNKNOWN",
+            f"trainable: expected a part or a pattern of this model, got `{selector}`",
+            f"parts: {known}; or a glob such as `*.attn1.*`",
+        )
     return found
 
 
@@ -110,7 +116,10 @@ def groups_of(names: Sequence[str], trainable: Sequence[str], layer_decay: float
     groups: dict[tuple[str, float], list[str]] = {}
     for name in trainable:
         groups.setdefault((label[name], factor[name]), []).append(name)
-    return [Group(text if ratio == 1 or text != "all" else f"all ×{ratio:.3g}", ratio, tuple(members)) for (text, ratio), members in groups.items()]
+    return [
+        Group(text if ratio == 1 or text != "all" else f"all ×{ratio:.3g}", ratio, tuple(members))
+        for (text, ratio), members in groups.items()
+    ]
 
 
 def set_trainable(model: nn.Module, trainable: Iterable[str]) -> None:
@@ -146,6 +155,8 @@ def phases_of(trainable: Sequence[str], phases: Sequence[tuple[int | str, Sequen
             continue
         done = round(steps * float(at[:-1]) / 100) if isinstance(at, str) else at
         if done + 1 <= max(phase.start for phase in result):
-            raise UserError("PHASES_ORDER", f"phases: expected rising steps, got {at} after step {result[-1].start - 1}", "order the phases by `at`")
+            raise UserError(
+                "PHASES_ORDER", f"phases: expected rising steps, got {at} after step {result[-1].start - 1}", "order the phases by `at`"
+            )
         result.append(Phase(done + 1, tuple(selectors), rewarm))
     return result

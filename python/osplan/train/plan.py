@@ -42,11 +42,21 @@ def parameters(stage: Stage) -> dict[str, Any]:
                 "share": trainable / total,
                 "optimizerBytes": 8 * trainable,
                 "groups": [
-                    {"name": group.name, "parameters": sum(sizes[name] for name in group.names), "learningRate": stage.learning_rate * group.ratio} for group in groups
+                    {
+                        "name": group.name,
+                        "parameters": sum(sizes[name] for name in group.names),
+                        "learningRate": stage.learning_rate * group.ratio,
+                    }
+                    for group in groups
                 ],
             }
         )
-    return {"total": total, "tensors": len(sizes), "shapes": {name: list(value.shape) for name, value in model.state_dict().items()}, "phases": phases}
+    return {
+        "total": total,
+        "tensors": len(sizes),
+        "shapes": {name: list(value.shape) for name, value in model.state_dict().items()},
+        "phases": phases,
+    }
 
 
 def learning_rate_curve(stage: Stage) -> list[dict[str, float]]:

@@ -28,7 +28,15 @@ MEASURED_TOGETHER = 4
 class VaeTask:
     """One VAE stage."""
 
-    def __init__(self, stage: Stage, model: nn.Module, config: Mapping[str, Any], held_out: Sequence[Batch], training: Sequence[Batch], device: torch.device) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        model: nn.Module,
+        config: Mapping[str, Any],
+        held_out: Sequence[Batch],
+        training: Sequence[Batch],
+        device: torch.device,
+    ) -> None:
         """`held_out` are whole clips never trained on; `training` whole clips the latent statistics are measured on."""
         self.model, self.config, self.held_out, self.training, self.device = model, dict(config), held_out, training, device
         self.discriminator: nn.Module | None = None
@@ -41,7 +49,11 @@ class VaeTask:
         if stage.objective.perceptual_weight == 0:
             return None
         if stage.objective.lpips_weights is None:
-            raise UserError("LPIPS_MISSING", "objective.perceptualWeight: expected `objective.lpipsWeights` beside it, got none", "name a local file with the LPIPS weights, or set the weight to 0")
+            raise UserError(
+                "LPIPS_MISSING",
+                "objective.perceptualWeight: expected `objective.lpipsWeights` beside it, got none",
+                "name a local file with the LPIPS weights, or set the weight to 0",
+            )
         return load_lpips(Path(stage.objective.lpips_weights)).to(self.device)
 
     def _add_discriminator(self, stage: Stage) -> None:
@@ -54,7 +66,9 @@ class VaeTask:
     def losses(self, stage: Stage, model: nn.Module, batch: Batch, step: int, micro: int, rank: int, world: int) -> StepLoss:
         """Loss of the autoencoder on a micro-batch."""
         video = normalised(batch.pixels_BCTHW, self.device)
-        noise = torch.randn(self._latent_shape(video), generator=generator_for(stage.seed or 0, "posterior", step, micro, rank)).to(self.device)
+        noise = torch.randn(self._latent_shape(video), generator=generator_for(stage.seed or 0, "posterior", step, micro, rank)).to(
+            self.device
+        )
         with autocast(stage, self.device):
             out = model(video, noise)
         settings = _loss_settings(stage, adversarial=self.discriminator is not None)
@@ -67,16 +81,32 @@ class VaeTask:
         elements = video[0, :, 0].numel()
         return StepLoss(
             loss.total,
-            extra={"reconstruction": loss.nll / elements, "kl": loss.kl, "wavelet": loss.wavelet, "adversarial": loss.adversarial, "adaptiveWeight": loss.adaptive_weight},
+            extra={
+                "reconstruction": loss.nll / elements,
+                "kl": loss.kl,
+                "wavelet": loss.wavelet,
+                "adversarial": loss.adversarial,
+                "adaptiveWeight": loss.adaptive_weight,
+            },
         )
 
     def _latent_shape(self, video: Tensor) -> tuple[int, ...]:
         time, space = self.model.stride
-        return (video.shape[0], self.model.config.latent_channels, (video.shape[2] - 1) // time + 1, video.shape[3] // space, video.shape[4] // space)
+        return (
+            video.shape[0],
+            self.model.config.latent_channels,
+            (video.shape[2] - 1) // time + 1,
+            video.shape[3] // space,
+            video.shape[4] // space,
+        )
 
     def after_step(self, stage: Stage, model: nn.Module, batch: Batch, step: int, rank: int, world: int) -> Mapping[str, float]:
         """Trains the discriminator on the odd steps, as upstream."""
-        if self.discriminator is None or self.discriminator_optimizer is None or not is_discriminator_step(step, stage.objective.discriminator_start):
+        if (
+            self.discriminator is None
+            or self.discriminator_optimizer is None
+            or not is_discriminator_step(step, stage.objective.discriminator_start)
+        ):
             return {}
         video = normalised(batch.pixels_BCTHW, self.device)
         with torch.no_grad(), autocast(stage, self.device):
@@ -147,7 +177,10 @@ class VaeTask:
         """The discriminator and its optimiser."""
         if self.discriminator is None or self.discriminator_optimizer is None:
             return {}
-        return {"discriminator": dict(self.discriminator.state_dict()), "discriminator-optimizer": optimizer_state(self.discriminator_optimizer)}
+        return {
+            "discriminator": dict(self.discriminator.state_dict()),
+            "discriminator-optimizer": optimizer_state(self.discriminator_optimizer),
+        }
 
     def restore_extra(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Takes them back; a parent without a discriminator leaves a new one."""

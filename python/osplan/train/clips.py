@@ -1,0 +1,123 @@
+"""The clips of a stage as its task and loop want them: training micro-batches, held-out batches, and what the plan says of both."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from osplan.data.annotations import read_entries
+from osplan.data.loading import ClipReader, Sample, TrainingLoader, held_out_places, stacked
+from osplan.data.order import ClipOrder
+from osplan.data.selection import Chosen, Selection, choose
+from osplan.domain.errors import UserError
+from osplan.domain.stage import Stage
+from osplan.parallel.world import World
+from osplan.train.task import Batch
+
+MEASURED_TOGETHER = 8
+WHOLE_CLIPS = 64
+"""Training clips the latent statistics of an autoencoder are measured on."""
+
+
+class TrainingClips:
+    """Clips of one rank."""
+
+    def __init__(self, loader: TrainingLoader, held_out: list[Batch], whole_clips: list[Batch], report: Mapping[str, Any]) -> None:
+        self.loader, self.held_out, self.whole_clips, self.report = loader, held_out, whole_clips, report
+
+    def take(self) -> Batch:
+        """The next micro-batch.
+
+        Raises StopIteration after the last epoch.
+        """
+        return as_batch(self.loader.take())
+
+    def state(self) -> dict[str, Any]:
+        """Position after the steps taken so far."""
+        return self.loader.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a position."""
+        self.loader.restore(state)
+
+
+def as_batch(samples: Sequence[Sample]) -> Batch:
+    """Samples of one shape as a batch."""
+    return Batch(
+        stacked(samples), [sample.caption for sample in samples], [sample.place for sample in samples], [sample.path for sample in samples]
+    )
+
+
+def split(stage: Stage, source: str | None) -> tuple[list[Chosen], list[Chosen], Selection]:
+    """Training clips, held-out clips and what the rules dropped.
+
+    Raises UserError DATA_MISSING, DATA_INVALID or DATA_EMPTY.
+    """
+    if source is None:
+        raise UserError(
+            "DATA_MISSING", "data.source: expected a folder or a list file, got none", "set data.source, or pass `--data FOLDER`"
+        )
+    selection = choose(read_entries(Path(source)), stage)
+    count = stage.data.held_out_clips
+    if count and len(selection.chosen) <= count:
+        raise UserError(
+            "DATA_EMPTY",
+            f"data.heldOutClips: expected fewer than the {len(selection.chosen)} clips there are, got {count}",
+            f"set data.heldOutClips to {len(selection.chosen) // 6} or add clips",
+        )
+    held_out = set(held_out_places(selection.chosen, count))
+    training = [chosen for place, chosen in enumerate(selection.chosen) if place not in held_out]
+    return training, [selection.chosen[place] for place in sorted(held_out)], selection
+
+
+def data_report(
+    stage: Stage, training: Sequence[Chosen], held_out: Sequence[Chosen], selection: Selection, global_batch: int
+) -> dict[str, Any]:
+    """What the plan and the journal say: counts, steps per epoch, and where the stage ends and why."""
+    order = ClipOrder([chosen.bucket for chosen in training], global_batch, stage.data.seed)
+    per_epoch = order.batches_per_epoch
+    by_epochs = stage.epochs * per_epoch if stage.epochs is not None else None
+    if by_epochs is not None and by_epochs < stage.steps:
+        ends_at, because = by_epochs, f"{stage.epochs} epochs of {per_epoch} steps are over before {stage.steps} steps"
+    else:
+        ends_at, because = stage.steps, f"steps is {stage.steps}: {stage.steps / per_epoch:.1f} epochs of {per_epoch} steps"
+    buckets: dict[str, int] = {}
+    for chosen in training:
+        name = "×".join(map(str, chosen.bucket))
+        buckets[name] = buckets.get(name, 0) + 1
+    return {
+        "clips": len(training), "held_out": len(held_out), "dropped": dict(selection.dropped), "examples": selection.examples, "buckets": buckets,
+        "steps_per_epoch": per_epoch, "ends_at": ends_at, "ends_because": because,
+    }  # fmt: skip
+
+
+def open_clips(stage: Stage, source: str | None, world: World, port: Any) -> TrainingClips:
+    """The clips of a stage.
+
+    Raises UserError for sources that are missing, wrong or empty.
+    """
+    training, held_out, selection = split(stage, source)
+    global_batch = stage.batch.per_device * stage.batch.accumulate * world.size
+    report = data_report(stage, training, held_out, selection, global_batch)
+    reader = ClipReader(training, stage)
+    order = ClipOrder([chosen.bucket for chosen in training], global_batch, stage.data.seed)
+
+    def report_skip(path: str, total: int, read: int) -> None:
+        port.emit("skippedClips", paths=[path], total=total, read=read)
+
+    loader = TrainingLoader(reader, order, stage, world.rank, world.size, report_skip)
+    whole = _fixed_batches(ClipReader(training[:WHOLE_CLIPS], stage)) if stage.kind == "vae" else []
+    return TrainingClips(loader, _fixed_batches(ClipReader(held_out, stage)), whole, report)
+
+
+def _fixed_batches(reader: ClipReader) -> list[Batch]:
+    """Whole clips in fixed windows from their middle, in batches of one shape."""
+    batches: list[Batch] = []
+    waiting: list[Sample] = []
+    for place, chosen in enumerate(reader.clips):
+        window = reader.window(place, max(0, chosen.resampled - chosen.bucket[0]) // 2)
+        sample = Sample(window, chosen.entry.captions[0] if chosen.entry.captions else "", place, chosen.entry.path)
+        if waiting and (len(waiting) == MEASURED_TOGETHER or waiting[0].pixels_CTHW.shape != window.shape):
+            batches.append(as_batch(waiting))
+            waiting = []
+        waiting.append(sample)
+    return [*batches, as_batch(waiting)] if waiting else batches
