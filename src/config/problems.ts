@@ -31,17 +31,34 @@ export class Problems {
   }
 }
 
+/** A UserError about configuration files that also keeps every problem with its place. */
+export class ConfigError extends UserError {
+  readonly problems: readonly Problem[]
+
+  constructor(code: string, message: string, problems: readonly Problem[], hint: string | undefined) {
+    super(code, message, hint === undefined ? {} : { hint })
+    this.name = 'ConfigError'
+    this.problems = problems
+  }
+
+  /** Each problem by itself, its message as a person reads it. */
+  messages(): { code: string; message: string; where: Place; path: string; hint?: string }[] {
+    return this.problems.map((problem) => {
+      const { code, place, path, hint } = problem
+      return { code, message: sentence(problem), where: place, path, ...(hint === undefined ? {} : { hint }) }
+    })
+  }
+}
+
 /** The error of one or several problems, with the code of the first. */
-export function errorOf(problems: readonly Problem[]): UserError {
-  const [first, ...rest] = [...problems].sort(byPlace)
+export function errorOf(problems: readonly Problem[]): ConfigError {
+  const ordered = [...problems].sort(byPlace)
+  const [first] = ordered
   if (first === undefined) throw new Error('no problem to report')
-  const options = first.hint === undefined ? {} : { hint: first.hint }
-  if (rest.length === 0) return new UserError(first.code, sentence(first), options)
-  const shown = [first, ...rest].slice(0, mostShown).map((problem) => sentence(problem) + (problem.hint ? ` (${problem.hint})` : ''))
-  const more = rest.length + 1 - shown.length
-  return new UserError(first.code, [...shown, ...(more > 0 ? [`and ${more} more`] : [])].join('\n'), {
-    hint: `correct these ${rest.length + 1} places`,
-  })
+  if (ordered.length === 1) return new ConfigError(first.code, sentence(first), ordered, first.hint)
+  const lines = ordered.slice(0, mostShown).map((problem) => sentence(problem) + (problem.hint ? ` (${problem.hint})` : ''))
+  const more = ordered.length > mostShown ? [`and ${ordered.length - mostShown} more`] : []
+  return new ConfigError(first.code, [...lines, ...more].join('\n'), ordered, `correct these ${ordered.length} places`)
 }
 
 /** `file:line:column`, as far as it is known. */

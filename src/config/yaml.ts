@@ -1,6 +1,5 @@
 import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type ParsedNode, parseDocument, type YAMLMap } from 'yaml'
-import type { UserError } from '../domain/errors.ts'
-import { errorOf, type Place } from './problems.ts'
+import { type ConfigError, errorOf, type Place } from './problems.ts'
 
 /*
  * YAML 1.2 (core schema) in which every value knows its place. Aliases are followed within a limit; merge keys, tags, several
@@ -94,7 +93,7 @@ function parsedOrTooDeep<T>(read: () => T, file: string): T {
   }
 }
 
-function yamlError(place: Place, text: string, hint?: string): UserError {
+function yamlError(place: Place, text: string, hint?: string): ConfigError {
   return errorOf([{ code: 'CONFIG_YAML', place, path: '', text, ...(hint ? { hint } : {}) }])
 }
 
