@@ -75,7 +75,11 @@ async function installNodePackages() {
   try {
     await runShowing('npm packages', 'npm', ['ci', '--no-audit', '--no-fund'])
   } catch (cause) {
-    throw new SetupError('NPM_FAILED', `npm ci: expected the locked packages, got:\n${tail(cause)}`, 'check the network and the npm configuration')
+    throw new SetupError(
+      'NPM_FAILED',
+      `npm ci: expected the locked packages, got:\n${tail(cause)}`,
+      'check the network and the npm configuration',
+    )
   }
   mkdirSync(stampsFolder, { recursive: true })
   writeFileSync(stamp, wanted)
@@ -96,7 +100,11 @@ function findPython() {
   const found = tried.find((candidate) => !candidate.problem)
   if (found) return found.program
   const list = tried.map(({ program, problem }) => `${program} ${problem}`).join(', ')
-  throw new SetupError('PYTHON_MISSING', `Python: expected 3.11, 3.12 or 3.13, got: ${list}`, chosen ? 'point STAGEWRIGHT_PYTHON at a Python 3.11 to 3.13' : 'install Python 3.11 to 3.13, or point STAGEWRIGHT_PYTHON at one')
+  throw new SetupError(
+    'PYTHON_MISSING',
+    `Python: expected 3.11, 3.12 or 3.13, got: ${list}`,
+    chosen ? 'point STAGEWRIGHT_PYTHON at a Python 3.11 to 3.13' : 'install Python 3.11 to 3.13, or point STAGEWRIGHT_PYTHON at one',
+  )
 }
 
 async function installPythonPackages() {
@@ -111,23 +119,45 @@ async function installPythonPackages() {
       await runShowing('Python environment', python, ['-m', 'venv', venv])
     } catch (cause) {
       rmSync(venv, { recursive: true, force: true })
-      throw new SetupError('VENV_FAILED', `${python} -m venv: expected an environment in .venv, got:\n${tail(cause)}`, 'on Debian and Ubuntu: apt install python3-venv')
+      throw new SetupError(
+        'VENV_FAILED',
+        `${python} -m venv: expected an environment in .venv, got:\n${tail(cause)}`,
+        'on Debian and Ubuntu: apt install python3-venv',
+      )
     }
   }
   const index = process.env.STAGEWRIGHT_TORCH_INDEX
-  const args = ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--prefer-binary', ...(index ? ['--extra-index-url', index] : []), '-r', join('python', 'requirements', lock)]
+  const args = [
+    '-m',
+    'pip',
+    'install',
+    '--disable-pip-version-check',
+    '--no-input',
+    '--prefer-binary',
+    ...(index ? ['--extra-index-url', index] : []),
+    '-r',
+    join('python', 'requirements', lock),
+  ]
   try {
     await runShowing(`Python packages (${lock.replace('.lock', '')}, PyTorch is the large one)`, venvPython, args)
     await runShowing('Python import check', venvPython, ['-c', 'import torch, av, safetensors, transformers; print(torch.__version__)'])
   } catch (cause) {
-    throw new SetupError('PIP_FAILED', `pip: expected the locked packages, got:\n${tail(cause)}`, 'check the network and pip’s configuration; STAGEWRIGHT_TORCH_INDEX adds an index, such as PyTorch’s own for CPU builds')
+    throw new SetupError(
+      'PIP_FAILED',
+      `pip: expected the locked packages, got:\n${tail(cause)}`,
+      'check the network and pip’s configuration; STAGEWRIGHT_TORCH_INDEX adds an index, such as PyTorch’s own for CPU builds',
+    )
   }
   writeFileSync(join(venv, '.runtime-complete'), wanted)
   if (dev) writeFileSync(join(venv, '.dev-complete'), wanted)
 }
 
 function tail(cause) {
-  return String(cause.output ?? cause.message).trim().split('\n').slice(-8).join('\n')
+  return String(cause.output ?? cause.message)
+    .trim()
+    .split('\n')
+    .slice(-8)
+    .join('\n')
 }
 
 /** One set-up at a time in a checkout; a lock whose process is gone is taken over. */

@@ -41,7 +41,9 @@ for (const [title, program, args, folder = '.'] of [...(onlyTests ? [] : checks)
     env: { ...process.env, ...(full ? { STAGEWRIGHT_FULL: '1' } : {}), PATH: `${join(root, '.venv/bin')}:${process.env.PATH}` },
   })
   const ok = done.status === 0
-  console.log(`── ${title}: ${ok ? 'passed' : `failed${done.error ? ` (${done.error.message})` : ''}`} in ${((Date.now() - began) / 1000).toFixed(1)} s`)
+  console.log(
+    `── ${title}: ${ok ? 'passed' : `failed${done.error ? ` (${done.error.message})` : ''}`} in ${((Date.now() - began) / 1000).toFixed(1)} s`,
+  )
   const counted = title.startsWith('tests') ? countTests(title) : { passed: ok ? 1 : 0, failed: ok ? 0 : 1 }
   passed += counted.passed
   failed += counted.failed + (!ok && counted.failed === 0 && title.startsWith('tests') ? 1 : 0)
@@ -59,13 +61,17 @@ function countTests(title) {
     for (const file of report.testResults) {
       for (const entry of file.assertionResults) if (['pending', 'skipped', 'todo'].includes(entry.status)) skipped.push(entry.fullName)
     }
-    return { passed: report.numPassedTests, failed: report.numFailedTests + (report.numFailedTestSuites > 0 && report.numFailedTests === 0 ? report.numFailedTestSuites : 0) }
+    return {
+      passed: report.numPassedTests,
+      failed: report.numFailedTests + (report.numFailedTestSuites > 0 && report.numFailedTests === 0 ? report.numFailedTestSuites : 0),
+    }
   }
   if (!existsSync(pytestReport)) return { passed: 0, failed: 1 }
   const xml = readFileSync(pytestReport, 'utf8')
   const suite = /<testsuite [^>]*>/.exec(xml)?.[0] ?? ''
   const number = (name) => Number(new RegExp(`${name}="(\\d+)"`).exec(suite)?.[1] ?? 0)
-  for (const match of xml.matchAll(/<testcase classname="([^"]*)" name="([^"]*)"[^>]*><skipped[^>]*message="([^"]*)"/g)) skipped.push(`${match[1]} ${match[2]}: ${match[3]}`)
+  for (const match of xml.matchAll(/<testcase classname="([^"]*)" name="([^"]*)"[^>]*><skipped[^>]*message="([^"]*)"/g))
+    skipped.push(`${match[1]} ${match[2]}: ${match[3]}`)
   const bad = number('failures') + number('errors')
   return { passed: number('tests') - bad - number('skipped'), failed: bad }
 }

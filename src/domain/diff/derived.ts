@@ -97,7 +97,7 @@ const factorNames = { perDevice: 'per device', accumulate: 'accumulated', replic
 function batchNote(a: Stage, b: Stage): string | undefined {
   const [before, after] = [batchFactors(a), batchFactors(b)]
   const names = (Object.keys(factorNames) as (keyof BatchFactors)[]).filter((name) => before[name] !== 1 || after[name] !== 1)
-  if (names.every((name) => before[name] === after[name])) return undefined
+  if (names.every((name) => before[name] === after[name]) || names.length < 2) return undefined
   const product = (factors: BatchFactors) => names.map((name) => withoutNoise(factors[name])).join(' × ')
   const meaning = names.map((name) => factorNames[name]).join(' × ')
   return globalBatch(a) === globalBatch(b)
