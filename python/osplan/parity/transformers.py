@@ -1,0 +1,98 @@
+"""Parity of the diffusion transformers with upstream's classes.
+
+A handler rebuilds a case with this code's models: weights under upstream's names, the inputs of the case, the weighted
+mean of the output as loss, and every output the case expects, under the case's names.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from osplan.domain.errors import UserError
+from osplan.models.opensora import OpenSora, OpenSoraConfig, extended_to_inpaint
+from osplan.parity.case import Case, Handler, Outputs, seeded_state
+
+GRADIENT = "grad."
+
+
+def load_seeded(model: nn.Module, keys: Mapping[str, Any], seed: int) -> None:
+    """Fills a model with the rule's weights under upstream's names.
+
+    Raises UserError CASE_INVALID where the case's names and shapes are not those of the model's parameters.
+    """
+    wanted = {name: tuple(shape) for name, shape in keys.items()}
+    own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if own != wanted:
+        name = min(name for name in own | wanted if own.get(name) != wanted.get(name))
+        raise UserError("CASE_INVALID", f"case keys {name}: expected {own.get(name)} as the config makes it, got {wanted.get(name)}")
+    model.load_state_dict(seeded_state(wanted, seed))
+
+
+def opensora_case(case: Case) -> Outputs:
+    """OpenSoraT2V of v1.2 and v1.3, and the inpainting model with its extension from text-to-video where the case has it."""
+    config = OpenSoraConfig.from_json({**case.spec["config"], "_class_name": source_class(case)})
+    model = OpenSora(config)
+    load_seeded(model, case.spec["keys"], case.spec["weights"]["seed"])
+    outputs = _outputs(case, model, list(model.transformer_blocks))
+    if "out_ext" in case.expected:
+        outputs |= _extension_outputs(case, model)
+    return outputs
+
+
+def source_class(case: Case) -> str:
+    """Upstream's class name: the first word of the case's source."""
+    return str(case.spec["source"]["cls"]).split()[0].split("(")[0]
+
+
+def _arguments(case: Case, x: Tensor) -> list[Tensor | None]:
+    inputs = case.inputs
+    return [x, inputs["timestep"], inputs["cond"], inputs.get("attention_mask"), inputs.get("text_mask")]
+
+
+def _outputs(case: Case, model: nn.Module, blocks: list[nn.Module]) -> Outputs:
+    seen: list[Tensor] = []
+    hooks = [block.register_forward_hook(lambda _module, _args, out: seen.append(out.detach()[0])) for block in blocks]
+    out = model(*_arguments(case, case.inputs["x"]))
+    for hook in hooks:
+        hook.remove()
+    outputs: Outputs = {"out": out.detach()}
+    if "blocks" in case.expected:
+        outputs["blocks"] = torch.stack(seen)
+    if "w" in case.inputs:
+        loss = (out * case.inputs["w"]).mean()
+        loss.backward()
+        outputs |= {"loss": loss.detach().reshape(1), **_gradients(model, case)}
+    return outputs
+
+
+def _gradients(model: nn.Module, case: Case) -> Outputs:
+    gradients = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in model.named_parameters()}
+    wanted = [name.removeprefix(GRADIENT) for name in case.expected if name.startswith(GRADIENT)]
+    return {
+        "grad_norm": torch.stack([gradient.double().norm() for gradient in gradients.values()]).norm().float(),
+        **{GRADIENT + name: gradients[name] for name in wanted},
+    }
+
+
+@torch.no_grad()
+def _extension_outputs(case: Case, model: OpenSora) -> Outputs:
+    """The inpainting model right after its extension from text-to-video weights, and the text-to-video model itself."""
+    source = OpenSora(OpenSoraConfig.from_json({**case.spec["config"], "_class_name": "OpenSoraT2V_v1_3"}))
+    shapes = {name: tuple(parameter.shape) for name, parameter in source.named_parameters()}
+    load_seeded(source, shapes, case.spec["tables"]["extension_seed"])
+    model.load_state_dict(extended_to_inpaint(source.state_dict(), model.config))
+    x = case.inputs["x"]
+    return {
+        "out_ext": model(*_arguments(case, x)),
+        "out_t2v": source(*_arguments(case, x[:, : source.config.in_channels])),
+    }
+
+
+HANDLERS: dict[str, Handler] = {
+    "OpenSoraT2V_v1_3": opensora_case,
+    "OpenSoraInpaint_v1_3": opensora_case,
+    "OpenSoraT2V": opensora_case,
+}
+"""Upstream's class name to the handler of its cases."""
