@@ -1,0 +1,280 @@
+import type { EndReason, SupervisorEvent, TrainerEvent } from '../protocol.ts'
+
+/*
+ * The state of a run as a pure fold over its two journals. Nothing here looks at a process or a clock: whether an attempt
+ * without an end still lives is asked of the engine.
+ */
+
+export interface StepPoint {
+  readonly step: number
+  readonly ts: number
+  readonly attempt: number
+  readonly loss: number
+  readonly learningRate: number
+  readonly gradientNorm: number | undefined
+  readonly secondsPerStep: number
+}
+
+export interface HeldOutPoint {
+  readonly step: number
+  readonly attempt: number
+  readonly raw: { readonly loss: number; readonly psnr?: number | null | undefined; readonly standardError?: number | null | undefined }
+  readonly ema: {
+    readonly loss: number
+    readonly psnr?: number | null | undefined
+    readonly standardError?: number | null | undefined
+  } | null
+  readonly zero?: number | null | undefined
+  readonly swappedCaptions?: number | null | undefined
+  readonly meanColourPsnr?: number | null | undefined
+}
+
+export interface CheckpointPoint {
+  readonly step: number
+  readonly path: string
+  readonly bytes: number
+  readonly sha256: string
+}
+
+export interface RunEnd {
+  readonly reason: EndReason
+  readonly message: string
+  readonly hint: string
+  readonly step: number | undefined
+  readonly exitCode: number | null
+  readonly signal: string | null
+  readonly log: string | null
+}
+
+export interface Attempt {
+  readonly number: number
+  readonly engine: string
+  readonly handle: unknown
+  readonly startedAt: number
+  /** Ranks as the trainer named them, for sweeping up. */
+  readonly pids: readonly number[]
+  readonly host: string | undefined
+  readonly socket: string | undefined
+  /** What the trainer said of its own end; undefined where it could not. */
+  readonly finished: { readonly reason: EndReason; readonly message: string; readonly step: number } | undefined
+  readonly failure: { readonly code: string; readonly message: string; readonly hint: string | undefined } | undefined
+  readonly end: RunEnd | undefined
+}
+
+export interface RunState {
+  readonly attempts: readonly Attempt[]
+  /** Step the newest attempt has reached. */
+  readonly step: number
+  readonly steps: number | undefined
+  /** Newest point of each step; points of a rolled-back or re-done stretch are replaced. */
+  readonly points: readonly StepPoint[]
+  readonly heldOut: readonly HeldOutPoint[]
+  readonly checkpoints: readonly CheckpointPoint[]
+  readonly samples: readonly { readonly step: number; readonly path: string; readonly prompt: string }[]
+  /** Live changes in the order in which they took effect. */
+  readonly changes: readonly {
+    readonly step: number
+    readonly path: string
+    readonly effective: unknown
+    readonly by: string | undefined
+  }[]
+  readonly incidents: readonly { readonly step: number; readonly kind: string; readonly message: string; readonly action: string }[]
+  readonly data: Extract<TrainerEvent, { event: 'data' }> | undefined
+  readonly model: { readonly parameters: number; readonly trainable: number } | undefined
+  readonly device: string | undefined
+  /** Time of the last line of either journal; its age is the heartbeat. */
+  readonly lastHeardAt: number | undefined
+}
+
+export const emptyRun: RunState = {
+  attempts: [],
+  step: 0,
+  steps: undefined,
+  points: [],
+  heldOut: [],
+  checkpoints: [],
+  samples: [],
+  changes: [],
+  incidents: [],
+  data: undefined,
+  model: undefined,
+  device: undefined,
+  lastHeardAt: undefined,
+}
+
+/** The newest attempt; undefined before the first. */
+export function newestAttempt(state: RunState): Attempt | undefined {
+  return state.attempts.at(-1)
+}
+
+/** How the run ended, if its newest attempt has ended. */
+export function endOf(state: RunState): RunEnd | undefined {
+  return newestAttempt(state)?.end
+}
+
+/** Folds whole journals: by attempt, and within an attempt the trainer's lines before the supervisor's end. */
+export function foldRun(trainer: readonly TrainerEvent[], supervisor: readonly SupervisorEvent[]): RunState {
+  const fold = new RunFold()
+  for (const { attempt, event } of mergedByAttempt(trainer, supervisor)) fold.add(attempt, event)
+  return fold.state()
+}
+
+interface Merged {
+  readonly attempt: number
+  readonly event: TrainerEvent | SupervisorEvent
+}
+
+function mergedByAttempt(trainer: readonly TrainerEvent[], supervisor: readonly SupervisorEvent[]): Merged[] {
+  const rank = (event: TrainerEvent | SupervisorEvent) => (event.event === 'attempt' ? 0 : event.event === 'ended' ? 2 : 1)
+  const all = [...supervisor, ...trainer].map((event) => ({ attempt: event.attempt, event }))
+  return all
+    .map((entry, place) => ({ ...entry, place }))
+    .sort((a, b) => a.attempt - b.attempt || rank(a.event) - rank(b.event) || a.place - b.place)
+}
+
+/** The fold with room to grow: events of a live run are added as they come. */
+export class RunFold {
+  #attempts: Attempt[] = []
+  #points = new Map<number, StepPoint>()
+  #heldOut: HeldOutPoint[] = []
+  #checkpoints = new Map<string, CheckpointPoint>()
+  #samples: { step: number; path: string; prompt: string }[] = []
+  #changes: { step: number; path: string; effective: unknown; by: string | undefined }[] = []
+  #incidents: { step: number; kind: string; message: string; action: string }[] = []
+  #rest: Pick<RunState, 'step' | 'steps' | 'data' | 'model' | 'device' | 'lastHeardAt'> = {
+    step: 0,
+    steps: undefined,
+    data: undefined,
+    model: undefined,
+    device: undefined,
+    lastHeardAt: undefined,
+  }
+
+  /** Adds one event of an attempt. Events of one journal must come in their order. */
+  add(attempt: number, event: TrainerEvent | SupervisorEvent): void {
+    this.#rest = { ...this.#rest, lastHeardAt: Math.max(this.#rest.lastHeardAt ?? 0, event.ts) }
+    switch (event.event) {
+      case 'attempt':
+        this.#attempts = [...this.#attempts.filter(({ number }) => number !== attempt), attemptOf(event)]
+        return
+      case 'ended':
+        this.#change(attempt, { end: { ...event, step: event.step ?? undefined } })
+        return
+      case 'ready':
+        this.#rest = { ...this.#rest, device: event.device }
+        this.#change(attempt, { pids: event.pids, host: event.host, socket: event.socket ?? undefined })
+        return
+      case 'started':
+        this.#rest = { ...this.#rest, step: event.step, steps: event.steps }
+        this.#forget(event.step)
+        return
+      case 'step':
+        this.#addStep(event)
+        return
+      case 'heldOut':
+        this.#heldOut.push(event)
+        return
+      case 'checkpoint':
+        this.#checkpoints.set(event.path, event)
+        return
+      case 'checkpointDeleted':
+        this.#checkpoints.delete(event.path)
+        return
+      case 'sample':
+        this.#samples.push(event)
+        return
+      case 'command':
+        this.#addCommand(event)
+        return
+      case 'incident':
+        this.#incidents.push(event)
+        return
+      case 'data':
+        this.#rest = { ...this.#rest, data: event }
+        return
+      case 'model':
+        this.#rest = { ...this.#rest, model: event }
+        return
+      case 'failed':
+        this.#change(attempt, { failure: { code: event.code, message: event.message, hint: event.hint ?? undefined } })
+        return
+      case 'finished':
+        this.#change(attempt, { finished: event })
+        return
+      case 'opened':
+      case 'adopted':
+      case 'signalled':
+      case 'loaded':
+      case 'phase':
+      case 'phaseProof':
+      case 'latents':
+      case 'skippedClips':
+      case 'heartbeat':
+        return
+      default:
+        return event satisfies never
+    }
+  }
+
+  state(): RunState {
+    return {
+      ...this.#rest,
+      attempts: this.#attempts,
+      points: [...this.#points.values()],
+      heldOut: this.#heldOut,
+      checkpoints: [...this.#checkpoints.values()].sort((a, b) => a.step - b.step),
+      samples: this.#samples,
+      changes: this.#changes,
+      incidents: this.#incidents,
+    }
+  }
+
+  #addStep(event: Extract<TrainerEvent, { event: 'step' }>): void {
+    const point = { ...event, gradientNorm: event.gradientNorm ?? undefined }
+    if (event.step <= this.#rest.step) this.#forget(event.step - 1)
+    this.#points.set(event.step, point)
+    this.#rest = { ...this.#rest, step: event.step }
+  }
+
+  #addCommand(event: Extract<TrainerEvent, { event: 'command' }>): void {
+    if (event.name !== 'set' || event.status !== 'applied') return
+    const path = typeof event.path === 'string' ? event.path : ''
+    this.#changes.push({ step: event.step, path, effective: event.effective, by: event.by ?? undefined })
+  }
+
+  /** Drops what a continued or rolled-back run does again: everything after a step. */
+  #forget(after: number): void {
+    for (const step of [...this.#points.keys()].reverse()) {
+      if (step <= after) break
+      this.#points.delete(step)
+    }
+    this.#heldOut = this.#heldOut.filter(({ step }) => step <= after)
+  }
+
+  #change(attempt: number, change: Partial<Attempt>): void {
+    const known = this.#attempts.find(({ number }) => number === attempt) ?? blankAttempt(attempt)
+    this.#attempts = [...this.#attempts.filter(({ number }) => number !== attempt), { ...known, ...change }].sort(
+      (a, b) => a.number - b.number,
+    )
+  }
+}
+
+function attemptOf({ attempt, engine, handle, ts }: Extract<SupervisorEvent, { event: 'attempt' }>): Attempt {
+  return { ...blankAttempt(attempt), engine, handle, startedAt: ts }
+}
+
+/** An attempt whose own line is not there (yet): its trainer spoke first, or the supervisor's journal was lost. */
+function blankAttempt(number: number): Attempt {
+  return {
+    number,
+    engine: 'local',
+    handle: undefined,
+    startedAt: 0,
+    pids: [],
+    host: undefined,
+    socket: undefined,
+    finished: undefined,
+    failure: undefined,
+    end: undefined,
+  }
+}

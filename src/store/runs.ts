@@ -1,0 +1,137 @@
+import { randomBytes } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { UserError } from '../domain/errors.ts'
+import { formatVersion, type RunIdentity, runIdentity } from '../domain/protocol.ts'
+import { foldRun, type RunState } from '../domain/run/state.ts'
+import { type Stage, stageSchema } from '../domain/stage/schema.ts'
+import { makeFolder, writeAtomically } from './files.ts'
+import { supervisorJournal, trainerJournal } from './journal.ts'
+
+const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
+const longestSocketPath = 99
+
+/** One run folder. Only `store/` knows what lies where in it. */
+export interface Run {
+  readonly id: string
+  readonly folder: string
+  readonly identity: RunIdentity
+  readonly stage: Stage
+}
+
+/** Paths of a run folder. */
+export const filesOf = (folder: string) => ({
+  identity: join(folder, 'run.json'),
+  stage: join(folder, 'stage.json'),
+  trainer: join(folder, 'trainer.jsonl'),
+  supervisor: join(folder, 'supervisor.jsonl'),
+  lock: join(folder, 'supervisor.lock'),
+  commands: join(folder, 'commands'),
+  logs: join(folder, 'logs'),
+  checkpoints: join(folder, 'checkpoints'),
+  samples: join(folder, 'samples'),
+  derived: join(folder, 'derived'),
+  exit: (attempt: number) => join(folder, `exit-${attempt}.json`),
+  log: (attempt: number) => join(folder, 'logs', `attempt-${attempt}.log`),
+})
+
+/** Makes a run folder with its identity and its stage. `now` and the random part make the id. */
+export function createRun(
+  runsFolder: string,
+  stage: Stage,
+  identity: Omit<RunIdentity, 'formatVersion' | 'id' | 'stage' | 'createdAt' | 'socket'>,
+  now: Date,
+): Run {
+  const id = `${stamp(now)}-${stage.name}-${randomBytes(2).toString('hex')}`
+  const folder = join(runsFolder, id)
+  const files = filesOf(folder)
+  for (const path of [folder, files.commands, files.logs, files.checkpoints, files.samples, files.derived]) makeFolder(path)
+  const complete: RunIdentity = { formatVersion, id, stage: stage.name, createdAt: now.toISOString(), socket: socketPath(), ...identity }
+  writeAtomically(files.stage, `${JSON.stringify(stage, null, 1)}\n`)
+  writeAtomically(files.identity, `${JSON.stringify(complete, null, 1)}\n`)
+  return { id, folder, identity: complete, stage }
+}
+
+function stamp(now: Date): string {
+  return now.toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-')
+}
+
+/** A short path in a folder of this user alone: longer ones are cut off silently by the system. */
+function socketPath(): string {
+  const own = join(tmpdir(), `stagewright-${userInfo().uid}`)
+  const folder = process.env.XDG_RUNTIME_DIR ? join(process.env.XDG_RUNTIME_DIR, 'stagewright') : own
+  const path = join(folder, `${randomBytes(4).toString('hex')}.sock`)
+  return Buffer.byteLength(path) <= longestSocketPath
+    ? path
+    : join('/tmp', `stagewright-${userInfo().uid}`, `${randomBytes(4).toString('hex')}.sock`)
+}
+
+/** Opens a run folder. Raises UserError RUN_INVALID where it is not one. */
+export function openRun(folder: string): Run {
+  const files = filesOf(folder)
+  try {
+    const identity = runIdentity.parse(JSON.parse(readFileSync(files.identity, 'utf8')))
+    const stage = stageSchema.parse(JSON.parse(readFileSync(files.stage, 'utf8')))
+    return { id: identity.id, folder, identity, stage }
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
+    throw new UserError('RUN_INVALID', `${folder}: expected a run folder, got ${reason}`, {
+      cause,
+      hint: '`stagewright runs` lists the runs there are',
+    })
+  }
+}
+
+/** Every run under a folder, oldest first. Folders that are no runs are left alone. */
+export function listRuns(runsFolder: string): Run[] {
+  if (!existsSync(runsFolder)) return []
+  const names = readdirSync(runsFolder).filter((name) => idForm.test(name) && existsSync(filesOf(join(runsFolder, name)).identity))
+  return names.sort().flatMap((name) => {
+    try {
+      return [openRun(join(runsFolder, name))]
+    } catch {
+      return []
+    }
+  })
+}
+
+/** The run with an id, a unique beginning of one, or `latest`. Raises UserErrors RUN_UNKNOWN and RUN_AMBIGUOUS. */
+export function findRun(runsFolder: string, address: string): Run {
+  const names = existsSync(runsFolder)
+    ? readdirSync(runsFolder).filter((name) => idForm.test(name) && existsSync(filesOf(join(runsFolder, name)).identity))
+    : []
+  if (names.length === 0) {
+    throw new UserError('RUN_UNKNOWN', `${address}: expected a run under ${runsFolder}, got none there`, {
+      hint: 'train one, or name the folder with --runs',
+    })
+  }
+  const matching =
+    address === 'latest'
+      ? names.sort().slice(-1)
+      : names.filter((name) => name.startsWith(address) || stageAndSuffix(name).startsWith(address))
+  const [only, ...others] = names.includes(address) ? [address] : matching
+  if (only === undefined) {
+    throw new UserError('RUN_UNKNOWN', `${address}: expected the id of a run, its beginning, or latest, got no such run`, {
+      hint: `the newest is ${names.sort().at(-1)}`,
+    })
+  }
+  if (others.length > 0) {
+    throw new UserError(
+      'RUN_AMBIGUOUS',
+      `${address}: expected one run, got ${others.length + 1}: ${[only, ...others].slice(0, 4).join(', ')}`,
+      { hint: 'write more of the id' },
+    )
+  }
+  return openRun(join(runsFolder, only))
+}
+
+function stageAndSuffix(id: string): string {
+  return id.slice('00000000-000000-'.length)
+}
+
+/** The state of a run by its journals alone. */
+export function readState(run: Run): RunState {
+  const files = filesOf(run.folder)
+  return foldRun(trainerJournal(files.trainer).next(), supervisorJournal(files.supervisor).next())
+}
