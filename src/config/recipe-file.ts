@@ -11,6 +11,8 @@ export const formatVersion = 1
 export interface Named {
   readonly text: string
   readonly place: Place
+  /** Where it stands: `stages[1].extends`. */
+  readonly path: string
 }
 
 /** A stage as its file writes it, before layers. */
@@ -40,6 +42,9 @@ const stageKeys = ['presets', 'extends', 'provenance']
 
 function recordOf(node: Located, what: string): LocatedRecord {
   if (node.kind === 'record') return node
+  if (node.kind === 'scalar' && node.value === null) {
+    throw errorOf([{ code: 'CONFIG_YAML', place: node.place, path: '', text: `expected a ${what}, got an empty file` }])
+  }
   throw errorOf([
     { code: 'CONFIG_INVALID', place: node.place, path: '', text: `expected a ${what} (names and values), got ${shown(plainValue(node))}` },
   ])
@@ -176,7 +181,7 @@ function optionalText(record: LocatedRecord, name: string, problems: Problems, p
 }
 
 function named(node: Located, path: string, problems: Problems): Named | undefined {
-  if (node.kind === 'scalar' && typeof node.value === 'string' && node.value !== '') return { text: node.value, place: node.place }
+  if (node.kind === 'scalar' && typeof node.value === 'string' && node.value !== '') return { text: node.value, place: node.place, path }
   problems.add(invalid(node.place, path, 'expected text that is not empty', node))
   return undefined
 }

@@ -57,9 +57,10 @@ export class Resolver {
     if (known) return known
     const address = `${recipe.file}#${stage.name}`
     if (children.includes(address)) throw cycle([...children.slice(children.indexOf(address)), address], stage)
+    if (children.length > longestChain) throw tooLong(stage)
     const layers: Layers = new Map()
     for (const preset of [...recipe.presets, ...stage.presets]) {
-      pushLayer(layers, this.#sources.preset(besideFile(recipe.file, preset.text), preset.place), (place) => ({
+      pushLayer(layers, this.#sources.preset(besideFile(recipe.file, preset.text), preset), (place) => ({
         layer: 'preset',
         ...place,
       }))
@@ -72,18 +73,23 @@ export class Resolver {
 
   #inherit(layers: Layers, parent: Named, recipe: RecipeSource, children: readonly string[]): void {
     const { recipe: home, stage } = this.#parent(parent, recipe)
-    const from = home === recipe ? stage.name : `${home.file}#${stage.name}`
+    const named = (name: string) => (home === recipe || name.includes('#') ? name : `${home.file}#${name}`)
     for (const [path, values] of this.#givenTo(home, stage, children)) {
       if (ownFields.has(path)) continue
       for (const value of values)
-        push(layers, path, { value: value.value, origin: { ...value.origin, layer: 'parent stage' }, from: value.from ?? from })
+        push(layers, path, {
+          value: value.value,
+          origin: { ...value.origin, layer: 'parent stage' },
+          from: named(value.from ?? stage.name),
+        })
     }
   }
 
-  #parent({ text, place }: Named, recipe: RecipeSource): { recipe: RecipeSource; stage: StageSource } {
+  #parent(named: Named, recipe: RecipeSource): { recipe: RecipeSource; stage: StageSource } {
+    const { text, place, path } = named
     const hash = text.lastIndexOf('#')
     const inFile = hash >= 0 || /\.ya?ml$/.test(text)
-    const home = inFile ? this.#sources.recipe(besideFile(recipe.file, hash >= 0 ? text.slice(0, hash) : text), place) : recipe
+    const home = inFile ? this.#sources.recipe(besideFile(recipe.file, hash >= 0 ? text.slice(0, hash) : text), named) : recipe
     const name = inFile ? (hash >= 0 ? text.slice(hash + 1) : onlyStage(home)) : text
     const stage = home.stages.find((candidate) => candidate.name === name)
     if (stage) return { recipe: home, stage }
@@ -91,13 +97,22 @@ export class Resolver {
     const near = nearestName(name ?? '', names)
     const hint = near ? `did you mean \`${near}\`?` : 'write the name of a stage, or FILE.yaml#STAGE'
     throw errorOf([
-      { code: 'CONFIG_PARENT', place, path: 'extends', text: `expected a stage of ${home.file} (${names.join(', ')}), got ${text}`, hint },
+      { code: 'CONFIG_PARENT', place, path, text: `expected a stage of ${home.file} (${names.join(', ')}), got ${text}`, hint },
     ])
   }
 }
 
 function onlyStage({ stages }: RecipeSource): string | undefined {
   return stages.length === 1 ? stages[0]?.name : undefined
+}
+
+/** Stages one may extend through another; published chains have ten. */
+const longestChain = 200
+
+function tooLong({ place, written }: StageSource) {
+  return errorOf([
+    { code: 'CONFIG_CYCLE', place, path: `${written}.extends`, text: `expected at most ${longestChain} parents in a row, got more` },
+  ])
 }
 
 function cycle(addresses: readonly string[], stage: StageSource) {

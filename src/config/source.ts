@@ -1,8 +1,8 @@
 import { readFileSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, join, normalize } from 'node:path'
 import type { Layer } from './layer.ts'
-import { errorOf, type Place } from './problems.ts'
-import { presetOf, type RecipeSource, recipeOf } from './recipe-file.ts'
+import { errorOf } from './problems.ts'
+import { type Named, presetOf, type RecipeSource, recipeOf } from './recipe-file.ts'
 import { readYaml } from './yaml.ts'
 
 export type ReadFile = (file: string) => Uint8Array | string
@@ -26,7 +26,7 @@ export class Sources {
   }
 
   /** A recipe's file; `from` is where it was named, if in a file. Raises UserErrors with places. */
-  recipe(file: string, from?: Place): RecipeSource {
+  recipe(file: string, from?: Named): RecipeSource {
     const known = this.#recipes.get(file)
     if (known) return known
     const recipe = recipeOf(readYaml(this.#bytes(file, from), file), file)
@@ -35,7 +35,7 @@ export class Sources {
   }
 
   /** The settings of a preset's file. */
-  preset(file: string, from: Place): Layer {
+  preset(file: string, from: Named): Layer {
     const known = this.#presets.get(file)
     if (known) return known
     const layer = presetOf(readYaml(this.#bytes(file, from), file), file)
@@ -43,7 +43,7 @@ export class Sources {
     return layer
   }
 
-  #bytes(file: string, from: Place | undefined): Uint8Array | string {
+  #bytes(file: string, from: Named | undefined): Uint8Array | string {
     try {
       return this.#read(file)
     } catch (cause) {
@@ -51,7 +51,13 @@ export class Sources {
       if (typeof code !== 'string') throw cause
       const text = `expected a readable file, got ${file}: ${reasons[code] ?? code}`
       throw errorOf([
-        { code: 'CONFIG_FILE', place: from ?? { file }, path: '', text, hint: 'check the name; paths in a file count from its folder' },
+        {
+          code: 'CONFIG_FILE',
+          place: from?.place ?? { file },
+          path: from?.path ?? '',
+          text,
+          hint: 'check the name; paths in a file count from its folder',
+        },
       ])
     }
   }

@@ -37,8 +37,9 @@ const mostBytes = 1024 * 1024
 /** Values a file may hold once its aliases are followed. */
 const mostValues = 50_000
 const deepest = 60
+const tooDeep = `expected at most ${deepest} levels, got more`
 
-/** Reads YAML bytes; raises UserError CONFIG_YAML with the place of what is wrong. `file` is only named, never read. */
+/** Reads the YAML of a file; raises UserError CONFIG_YAML with the place of what is wrong. `file` is only named, never read. */
 export function readYaml(bytes: Uint8Array | string, file: string): Located {
   const text = typeof bytes === 'string' ? bytes : decode(bytes, file)
   if (text.length > mostBytes) throw yamlError({ file }, `expected at most ${mostBytes} bytes, got ${text.length}`)
@@ -51,6 +52,11 @@ export function readYaml(bytes: Uint8Array | string, file: string): Located {
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
 const forbidden = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]/
+
+/** Tags that say nothing the text does not. */
+const plainTags: ReadonlySet<string> = new Set(
+  ['str', 'int', 'float', 'bool', 'null', 'map', 'seq'].map((name) => `tag:yaml.org,2002:${name}`),
+)
 
 function decode(bytes: Uint8Array, file: string): string {
   if (bytes.length > mostBytes) throw yamlError({ file }, `expected at most ${mostBytes} bytes, got ${bytes.length}`)
@@ -69,14 +75,15 @@ function parsed(text: string, file: string, lineCounter: LineCounter): Document.
     merge: false,
     uniqueKeys: false,
     prettyErrors: false,
-    logLevel: 'silent',
+    logLevel: 'error',
   } as const
   const document = parsedOrTooDeep(() => parseDocument(text, options), file)
   const wrong = document.errors[0] ?? document.warnings[0]
   if (wrong) {
     const { line, col } = lineCounter.linePos(wrong.pos[0])
     const tab = wrong.code === 'TAB_AS_INDENT'
-    throw yamlError({ file, line, column: col }, wrong.message.split('\n')[0] ?? wrong.code, tab ? 'indent with spaces' : undefined)
+    const message = /call stack/.test(wrong.message) ? tooDeep : (wrong.message.split('\n')[0] ?? wrong.code)
+    throw yamlError({ file, line, column: col }, message, tab ? 'indent with spaces' : undefined)
   }
   const { explicit, version } = document.directives.yaml
   if (explicit && version !== '1.2')
@@ -88,7 +95,7 @@ function parsedOrTooDeep<T>(read: () => T, file: string): T {
   try {
     return read()
   } catch (cause) {
-    if (cause instanceof RangeError) throw yamlError({ file }, `expected at most ${deepest} levels, got far more`)
+    if (cause instanceof RangeError) throw yamlError({ file }, tooDeep)
     throw cause
   }
 }
@@ -111,15 +118,15 @@ class Reader {
 
   read(): Located {
     const { contents } = this.#document
-    if (contents === null || (isScalar(contents) && contents.value === null))
-      throw yamlError({ file: this.#file }, 'expected settings, got an empty file')
+    if (contents === null) return { kind: 'scalar', value: null, place: { file: this.#file } }
     return this.#located(contents, 0)
   }
 
   #located(node: ParsedNode, depth: number): Located {
     const place = this.#placeOf(node)
     if (--this.#left < 0) throw yamlError(place, `expected at most ${mostValues} values, got more`, 'aliases multiply what they point at')
-    if (depth > deepest) throw yamlError(place, `expected at most ${deepest} levels, got more`)
+    if (depth > deepest) throw yamlError(place, tooDeep)
+    if (node.tag !== undefined && !plainTags.has(node.tag)) throw yamlError(place, `expected no tag, got ${node.tag}`)
     if (isAlias(node)) return this.#followed(node.source, node.resolve(this.#document) as ParsedNode | undefined, place, depth)
     if (isMap(node)) return this.#record(node as YAMLMap.Parsed, place, depth)
     if (isSeq(node)) return { kind: 'list', place, items: (node.items as ParsedNode[]).map((item) => this.#located(item, depth + 1)) }
