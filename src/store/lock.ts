@@ -1,6 +1,5 @@
 import { closeSync, linkSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { type ProcessIdentity, processIdentity } from '../domain/protocol.ts'
-import { identityOf, isAlive } from './process-identity.ts'
 
 /** A lock that its holder gives back; it also ends with the holder's process. */
 export interface Lock {
@@ -11,10 +10,8 @@ export interface Lock {
  * Takes the lock at a path, or returns who holds it. A lock whose holder is gone is taken over: it is moved aside first, so
  * that of several that see it stale only one gets it.
  */
-export function takeLock(path: string): Lock | ProcessIdentity {
-  const own = identityOf(process.pid)
-  if (!own) throw new Error('this process has no identity')
-  const mine = `${path}.${process.pid}`
+export function takeLock(path: string, own: ProcessIdentity, isAlive: (holder: ProcessIdentity) => boolean): Lock | ProcessIdentity {
+  const mine = `${path}.${own.pid}`
   const file = openSync(mine, 'w', 0o600)
   writeSync(file, JSON.stringify(own))
   closeSync(file)
@@ -28,7 +25,7 @@ export function takeLock(path: string): Lock | ProcessIdentity {
       }
       const holder = lockHolder(path)
       if (holder && isAlive(holder)) return holder
-      moveStaleAside(path, holder)
+      moveStaleAside(path, holder, own, isAlive)
     }
   } finally {
     rmSync(mine, { force: true })
@@ -44,8 +41,13 @@ export function lockHolder(path: string): ProcessIdentity | undefined {
   }
 }
 
-function moveStaleAside(path: string, holder: ProcessIdentity | undefined): void {
-  const aside = `${path}.stale.${process.pid}`
+function moveStaleAside(
+  path: string,
+  holder: ProcessIdentity | undefined,
+  own: ProcessIdentity,
+  isAlive: (holder: ProcessIdentity) => boolean,
+): void {
+  const aside = `${path}.stale.${own.pid}`
   try {
     renameSync(path, aside)
   } catch (cause) {

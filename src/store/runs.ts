@@ -1,6 +1,4 @@
-import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion, type RunIdentity, runIdentity } from '../domain/protocol.ts'
@@ -36,18 +34,26 @@ export const filesOf = (folder: string) => ({
   log: (attempt: number) => join(folder, 'logs', `attempt-${attempt}.log`),
 })
 
-/** Makes a run folder with its identity and its stage. `now` and the random part make the id. */
+/** What a new run takes from outside: where runs lie, the time, some random hexadecimal digits, a short folder for sockets. */
+export interface RunPlace {
+  readonly runsFolder: string
+  readonly now: Date
+  readonly random: (digits: number) => string
+  readonly socketFolder: string
+}
+
+/** Makes a run folder with its identity and its stage. */
 export function createRun(
-  runsFolder: string,
+  { runsFolder, now, random, socketFolder }: RunPlace,
   stage: Stage,
   identity: Omit<RunIdentity, 'formatVersion' | 'id' | 'stage' | 'createdAt' | 'socket'>,
-  now: Date,
 ): Run {
-  const id = `${stamp(now)}-${stage.name}-${randomBytes(2).toString('hex')}`
+  const id = `${stamp(now)}-${stage.name}-${random(4)}`
   const folder = join(runsFolder, id)
   const files = filesOf(folder)
   for (const path of [folder, files.commands, files.logs, files.checkpoints, files.samples, files.derived]) makeFolder(path)
-  const complete: RunIdentity = { formatVersion, id, stage: stage.name, createdAt: now.toISOString(), socket: socketPath(), ...identity }
+  const socket = socketPath(socketFolder, random(8))
+  const complete: RunIdentity = { formatVersion, id, stage: stage.name, createdAt: now.toISOString(), socket, ...identity }
   writeAtomically(files.stage, `${JSON.stringify(stage, null, 1)}\n`)
   writeAtomically(files.identity, `${JSON.stringify(complete, null, 1)}\n`)
   return { id, folder, identity: complete, stage }
@@ -57,14 +63,13 @@ function stamp(now: Date): string {
   return now.toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-')
 }
 
-/** A short path in a folder of this user alone: longer ones are cut off silently by the system. */
-function socketPath(): string {
-  const own = join(tmpdir(), `stagewright-${userInfo().uid}`)
-  const folder = process.env.XDG_RUNTIME_DIR ? join(process.env.XDG_RUNTIME_DIR, 'stagewright') : own
-  const path = join(folder, `${randomBytes(4).toString('hex')}.sock`)
-  return Buffer.byteLength(path) <= longestSocketPath
-    ? path
-    : join('/tmp', `stagewright-${userInfo().uid}`, `${randomBytes(4).toString('hex')}.sock`)
+/** Longer paths are cut off silently by the system, and the trainer would listen elsewhere. */
+function socketPath(folder: string, name: string): string {
+  const path = join(folder, `${name}.sock`)
+  if (Buffer.byteLength(path) <= longestSocketPath) return path
+  throw new UserError('SOCKET_PATH', `${path}: expected a path of at most ${longestSocketPath} bytes, got ${Buffer.byteLength(path)}`, {
+    hint: 'set XDG_RUNTIME_DIR to a shorter folder',
+  })
 }
 
 /** Opens a run folder. Raises UserError RUN_INVALID where it is not one. */

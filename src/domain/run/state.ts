@@ -212,7 +212,7 @@ export class RunFold {
       case 'heartbeat':
         return
       default:
-        return event satisfies never
+        event satisfies never
     }
   }
 
