@@ -1,0 +1,135 @@
+import { resolve } from 'node:path'
+import { UserError } from '../domain/errors.ts'
+import type { RunIdentity } from '../domain/protocol.ts'
+import { endOf, newestAttempt } from '../domain/run/state.ts'
+import type { StageSide } from '../domain/stage/origin.ts'
+import { type Stage, stageSchema } from '../domain/stage/schema.ts'
+import { findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
+import { createRun, listRuns, type Run, readState } from '../store/runs.ts'
+import { contentHash } from './content-hash.ts'
+import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
+import { settledState } from './supervise.ts'
+import type { RunsWorld } from './world.ts'
+
+/** A run that is about to start, or one found that has trained the very same thing. */
+export interface Prepared {
+  readonly run: Run
+  readonly handOff: HandOff
+  /** Whether a finished run with the same content was found instead of a new one. */
+  readonly isReused: boolean
+}
+
+export interface LaunchOptions {
+  readonly verb: RunIdentity['verb']
+  /** Runs of the recipe's earlier stages, for `stage:NAME`. */
+  readonly earlier?: ReadonlyMap<string, Run>
+  readonly recipe?: RunIdentity['recipe']
+  /** Takes a finished run of the same content instead of training again. */
+  readonly reuse?: boolean
+  /** Checkpoint whose optimiser state is taken over (branch). */
+  readonly state?: string
+}
+
+/** Makes the run folder of a stage: addresses become files, identity and stage are written. Nothing is started. */
+export async function prepareRun({ stage }: StageSide, options: LaunchOptions, world: RunsWorld): Promise<Prepared> {
+  const where = { cwd: world.cwd, runsFolder: world.runsFolder, earlier: options.earlier ?? new Map<string, Run>() }
+  const weights = stage.init.weights === null ? undefined : findWeights(stage.init.weights, stage.init.use, where)
+  const vae = stage.kind === 'vae' || stage.vae.weights === null ? undefined : findWeights(stage.vae.weights, 'ema', where)
+  const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
+  const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
+  const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)
+  const same = options.reuse ? finishedRun(hash, world) : undefined
+  if (same) return { run: same, handOff, isReused: true }
+  const run = createRun(place(world), stage, {
+    recipe: options.recipe ?? null,
+    verb: options.verb,
+    parent: weights?.parent ?? null,
+    inputs: { weights: weights?.path ?? null, vae: vae?.path ?? null, state: options.state ?? null, data },
+    contentHash: hash,
+  })
+  return { run, handOff, isReused: false }
+}
+
+function place({ runsFolder, now, random, socketFolder }: RunsWorld) {
+  return { runsFolder, now: now(), random, socketFolder }
+}
+
+async function weightsHash(found: FoundWeights | undefined): Promise<string | null> {
+  if (!found) return null
+  if (found.parent) return found.parent.sha256
+  return found.path.endsWith('.safetensors') ? hashFile(found.path) : found.path
+}
+
+function finishedRun(hash: string, world: RunsWorld): Run | undefined {
+  const done = (run: Run) => ['completed', 'plateau', 'data-exhausted'].includes(endOf(readState(run))?.reason ?? '')
+  return listRuns(world.runsFolder)
+    .reverse()
+    .find((run) => run.identity.contentHash === hash && done(run))
+}
+
+/** Starts a prepared run; it goes on when this process ends. */
+export async function startRun(run: Run, world: RunsWorld): Promise<void> {
+  await world.startSupervisor(run.folder)
+}
+
+/** Goes on with a run from its newest complete checkpoint, or from its start where it has none. Raises UserErrors RUN_ACTIVE and RUN_COMPLETE. */
+export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> {
+  const state = await settledState(run, world)
+  const attempt = newestAttempt(state)
+  const end = endOf(state)
+  if (attempt && !end) {
+    throw new UserError('RUN_ACTIVE', `${run.id}: expected a run that has ended, got one that trains (step ${state.step})`, {
+      hint: `stagewright attach ${run.id}`,
+    })
+  }
+  if (end?.reason === 'completed') {
+    throw new UserError('RUN_COMPLETE', `${run.id}: expected a run with steps left, got one that has done all ${state.steps}`, {
+      hint: `stagewright advance ${run.id}, or stagewright branch ${run.id} --set steps=…`,
+      exitCode: 1,
+    })
+  }
+  const checkpoint = state.checkpoints.length > 0 ? findCheckpoint(run, undefined) : undefined
+  if (checkpoint) await verifyCheckpoint(checkpoint)
+  await world.startSupervisor(run.folder)
+  return describeHandOff('continue', checkpoint ? `step ${checkpoint.step}` : 'the start: there is no checkpoint', run.stage)
+}
+
+/** A new run from a run's checkpoint with changed settings: weights, moving average and optimiser state go along. */
+export async function branchRun(parent: Run, at: number | 'best' | undefined, changed: StageSide, world: RunsWorld): Promise<Prepared> {
+  const checkpoint = findCheckpoint(parent, at)
+  await verifyCheckpoint(checkpoint)
+  const raw = weightsOf(parent, checkpoint, 'raw')
+  const stage = stageSchema.parse({ ...changed.stage, init: { ...changed.stage.init, weights: raw.path, use: 'raw' } })
+  const prepared = await prepareRun(
+    { ...changed, stage: withVaeOf(parent, stage) },
+    { verb: 'branch', state: checkpoint.folder, recipe: parent.identity.recipe },
+    world,
+  )
+  return { ...prepared, handOff: describeHandOff('branch', `${parent.id}@${checkpoint.step}`, stage) }
+}
+
+/** The next stage, from a run's weights alone. */
+export async function advanceRun(
+  parent: Run,
+  next: StageSide,
+  use: Stage['init']['use'],
+  at: number | 'best' | undefined,
+  world: RunsWorld,
+): Promise<Prepared> {
+  const checkpoint = findCheckpoint(parent, at ?? (use === 'best' ? 'best' : undefined))
+  await verifyCheckpoint(checkpoint)
+  const stage = stageSchema.parse({ ...next.stage, init: { ...next.stage.init, weights: `${parent.id}@${checkpoint.step}`, use } })
+  const earlier = next.stage.kind !== 'vae' && parent.stage.kind === 'vae'
+  const withWeights = earlier
+    ? stageSchema.parse({ ...next.stage, vae: { ...next.stage.vae, weights: `${parent.id}@${checkpoint.step}` } })
+    : withVaeOf(parent, stage)
+  const prepared = await prepareRun({ ...next, stage: withWeights }, { verb: 'advance', recipe: parent.identity.recipe }, world)
+  return { ...prepared, handOff: describeHandOff('advance', `${parent.id}@${checkpoint.step}`, withWeights) }
+}
+
+/** `stage:NAME` of an autoencoder means the one the parent trained with. */
+function withVaeOf(parent: Run, stage: Stage): Stage {
+  const inherited = parent.identity.inputs.vae
+  if (inherited === null || !(stage.vae.weights === null || stage.vae.weights.startsWith('stage:'))) return stage
+  return { ...stage, vae: { ...stage.vae, weights: inherited } }
+}
