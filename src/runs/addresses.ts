@@ -8,6 +8,7 @@ import { nearestName } from '../domain/nearest.ts'
 import { defaultStage, stageFields } from '../domain/stage/fields.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type Address, parseAddress } from './address.ts'
+import { runSide } from './run-side.ts'
 
 /** Where addresses are looked up. */
 export interface AddressContext {
@@ -85,11 +86,13 @@ async function sidesOf(
 async function readSides(
   address: Exclude<Address, { kind: 'recipe' }>,
   text: string,
-  _context: AddressContext,
+  context: AddressContext,
 ): Promise<readonly StageSide[]> {
   switch (address.kind) {
     case 'defaults':
       return [ourDefaults(text)]
+    case 'run':
+      return [runSide(context.runsFolder, address.run, address.checkpoint)]
     default:
       throw new UserError('ADDRESS_KIND', `${text}: expected a recipe or defaults, got a ${address.kind}`)
   }

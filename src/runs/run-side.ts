@@ -1,0 +1,27 @@
+import { stageFields } from '../domain/stage/fields.ts'
+import type { Origin, StageSide } from '../domain/stage/origin.ts'
+import { type Stage, type StagePath, stageSchema } from '../domain/stage/schema.ts'
+import { findCheckpoint } from '../store/checkpoints.ts'
+import { findRun, readState } from '../store/runs.ts'
+
+/**
+ * The stage a run trained, with the changes made while it trained: all of them, or those before a checkpoint.
+ * Raises UserErrors RUN_… and CHECKPOINT_MISSING.
+ */
+export function runSide(runsFolder: string, address: string, which: number | 'best' | undefined): StageSide {
+  const run = findRun(runsFolder, address)
+  const step = which === undefined ? undefined : findCheckpoint(run, which).step
+  const changes = readState(run).changes.filter((change) => stageFields().has(change.path) && (step === undefined || change.step <= step))
+  const stage = structuredClone(run.stage) as Stage
+  const origins = new Map<StagePath, Origin>([...stageFields().keys()].map((path) => [path, { layer: 'run', name: run.id }]))
+  for (const { path, effective, step: at } of changes) {
+    setAt(stage, path.split('.'), effective)
+    origins.set(path, { layer: 'run', name: `${run.id}, changed at step ${at}` })
+  }
+  return { label: step === undefined ? run.id : `${run.id}@${step}`, stage: stageSchema.parse(stage), origins, findings: [] }
+}
+
+function setAt(target: object, [name = '', ...rest]: readonly string[], value: unknown): void {
+  if (rest.length === 0) Reflect.set(target, name, value)
+  else setAt(Reflect.get(target, name) as object, rest, value)
+}
