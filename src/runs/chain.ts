@@ -1,0 +1,57 @@
+import type { Recipe } from '../config/recipe.ts'
+import type { RunEnd } from '../domain/run/state.ts'
+import type { StageSide } from '../domain/stage/origin.ts'
+import { stageSchema } from '../domain/stage/schema.ts'
+import type { Run } from '../store/runs.ts'
+import { type Prepared, prepareRun, startRun } from './launch.ts'
+import type { RunsWorld } from './world.ts'
+
+const good: readonly RunEnd['reason'][] = ['completed', 'plateau', 'data-exhausted']
+
+/** What a chain tells while it goes on. */
+export interface ChainWatcher {
+  /** A stage is prepared and about to start, or was found finished. Returns false to leave the chain before it. */
+  before(side: StageSide, prepared: Prepared): Promise<boolean>
+  /** Follows a run to its end. */
+  follow(run: Run): Promise<RunEnd | undefined>
+}
+
+export interface ChainOptions {
+  /** Train only up to and including this stage. */
+  readonly until?: string
+  /** Data of all stages that name none. */
+  readonly data?: string | undefined
+}
+
+/**
+ * Trains the stages of a recipe one after another. A finished run of the same content (settings, data and starting weights) is
+ * taken instead of trained again, so an edited early stage makes the later ones run anew. Stops at the first bad end.
+ */
+export async function trainChain(
+  recipe: Recipe,
+  options: ChainOptions,
+  watcher: ChainWatcher,
+  world: RunsWorld,
+): Promise<{ runs: Map<string, Run>; end: RunEnd | undefined }> {
+  const runs = new Map<string, Run>()
+  for (const resolved of recipe.stages) {
+    const side = withData(resolved, options.data)
+    const recipeOf = { file: recipe.file, stage: side.stage.name }
+    const prepared = await prepareRun(side, { verb: 'train', earlier: runs, recipe: recipeOf, reuse: true }, world)
+    runs.set(side.stage.name, prepared.run)
+    if (!(await watcher.before(side, prepared))) return { runs, end: undefined }
+    if (!prepared.isReused) {
+      await startRun(prepared.run, world)
+      const end = await watcher.follow(prepared.run)
+      if (!end || !good.includes(end.reason)) return { runs, end }
+    }
+    if (side.stage.name === options.until) break
+  }
+  return { runs, end: undefined }
+}
+
+/** The stage with `--data` where it names no source of its own. */
+export function withData(side: StageSide, data: string | undefined): StageSide {
+  if (data === undefined || side.stage.data.source !== null) return side
+  return { ...side, stage: stageSchema.parse({ ...side.stage, data: { ...side.stage.data, source: data } }) }
+}

@@ -1,0 +1,96 @@
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { TrainerClient } from '../bridge/trainer-client.ts'
+import { UserError } from '../domain/errors.ts'
+import type { Command, TrainerEvent } from '../domain/protocol.ts'
+import { endOf, newestAttempt } from '../domain/run/state.ts'
+import { fieldOf } from '../domain/stage/fields.ts'
+import type { JobHandle } from '../engines/engine.ts'
+import { writeAtomically } from '../store/files.ts'
+import { trainerJournal } from '../store/journal.ts'
+import { filesOf, type Run, readState } from '../store/runs.ts'
+import { settledState } from './supervise.ts'
+import type { RunsWorld } from './world.ts'
+
+const pollMs = 200
+
+/** A command without its envelope. */
+export type Ask = Command extends infer Each ? (Each extends Command ? Omit<Each, 'id' | 'by'> : never) : never
+
+/** What became of a command: the first step that sees it, and the value in effect. */
+export type Acknowledgement = Extract<TrainerEvent, { event: 'command' }>
+
+/**
+ * Tells a running trainer something and waits until it has taken effect. Goes over its socket, or as a file where that cannot be
+ * reached. Raises UserErrors RUN_NOT_ACTIVE, NOT_LIVE and COMMAND_REFUSED.
+ */
+export async function sendCommand(run: Run, ask: Ask, world: RunsWorld): Promise<Acknowledgement> {
+  const state = await settledState(run, world)
+  const attempt = newestAttempt(state)
+  if (!attempt || endOf(state)) {
+    throw new UserError(
+      'RUN_NOT_ACTIVE',
+      `${run.id}: expected a run that trains, got one that ${attempt ? `ended: ${endOf(state)?.reason}` : 'has not started'}`,
+      { hint: `stagewright continue ${run.id}`, exitCode: 1 },
+    )
+  }
+  if (ask.name === 'set') checkLive(ask.path)
+  const command = { ...ask, id: `${world.now().getTime().toString(36)}-${world.random(6)}`, by: world.actor } as Command
+  const client = attempt.socket === undefined ? undefined : await TrainerClient.connect(attempt.socket)
+  const answer = client ? await overSocket(client, command) : await asFile(run, command)
+  if (answer.status === 'refused') {
+    throw new UserError('COMMAND_REFUSED', `${run.id}: expected ${ask.name} to be applied, got: ${answer.message ?? 'refused'}`, {
+      hint: 'see `stagewright show`',
+      exitCode: 1,
+    })
+  }
+  return answer
+}
+
+/** Raises UserError NOT_LIVE for a field that cannot change while a run trains, with what it would take. */
+export function checkLive(path: string): void {
+  const field = fieldOf(path)
+  if (!field)
+    throw new UserError('SETTING_UNKNOWN', `${path}: expected a setting, got none of that name`, { hint: 'docs/settings.md lists them' })
+  if (field.impact === 'live') return
+  const needs =
+    field.impact === 'restart'
+      ? 'a restart'
+      : field.impact === 'none'
+        ? 'nothing: it does not act on training'
+        : `a new run (${field.impact})`
+  throw new UserError('NOT_LIVE', `${path}: expected a setting that can change while a run trains, got one that needs ${needs}`, {
+    hint: `stop the run, then stagewright branch RUN --set ${path}=…`,
+  })
+}
+
+async function overSocket(client: TrainerClient, { name, ...params }: Command): Promise<Acknowledgement> {
+  try {
+    return (await client.call(name, params)) as Acknowledgement
+  } finally {
+    client.close()
+  }
+}
+
+async function asFile(run: Run, command: Command): Promise<Acknowledgement> {
+  const reader = trainerJournal(filesOf(run.folder).trainer)
+  reader.next()
+  writeAtomically(join(filesOf(run.folder).commands, `${command.id}.json`), JSON.stringify(command))
+  for (;;) {
+    const answer = reader.next().find((event): event is Acknowledgement => event.event === 'command' && event.id === command.id)
+    if (answer) return answer
+    if (endOf(readState(run)))
+      throw new UserError('RUN_NOT_ACTIVE', `${run.id}: expected an answer to ${command.name}, got the end of the run`, { exitCode: 1 })
+    await sleep(pollMs)
+  }
+}
+
+/** Ends a run at the next step boundary with a checkpoint; `kill` leaves it no time. */
+export async function stopRun(run: Run, options: { after?: number; kill?: boolean; reason?: string }, world: RunsWorld): Promise<void> {
+  if (!options.kill) {
+    await sendCommand(run, { name: 'stop', after: options.after ?? null, reason: options.reason ?? null }, world)
+    return
+  }
+  const attempt = newestAttempt(readState(run))
+  if (attempt?.handle) world.engine.signal(attempt.handle as JobHandle, 'KILL')
+}
