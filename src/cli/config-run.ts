@@ -4,10 +4,28 @@ import { ConfigError } from '../config/problems.ts'
 import type { ResolvedStage } from '../config/resolver.ts'
 import { UserError } from '../domain/errors.ts'
 import { resolveRecipe } from '../runs/addresses.ts'
-import type { CheckArguments, ShowArguments, WhyArguments } from './config.ts'
 import { paintFor, printable, type World, writeJson, writeLines } from './terminal.ts'
 
 const formatVersion = 1
+
+export interface ShowArguments {
+  recipe: string
+  json: boolean
+  origins: boolean
+  set: string[]
+}
+
+export interface WhyArguments {
+  recipe: string
+  key: string
+  json: boolean
+  set: string[]
+}
+
+export interface CheckArguments {
+  files: string[]
+  json: boolean
+}
 
 /** Prints every setting of one stage, or of each stage of a recipe. */
 export function showConfig({ recipe: address, json, origins, set }: ShowArguments, world: World): void {

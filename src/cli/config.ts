@@ -1,24 +1,6 @@
 import type { CommandModule } from 'yargs'
+import type { CheckArguments, ShowArguments, WhyArguments } from './config-run.ts'
 import type { World } from './terminal.ts'
-
-export interface ShowArguments {
-  recipe: string
-  json: boolean
-  origins: boolean
-  set: string[]
-}
-
-export interface WhyArguments {
-  recipe: string
-  key: string
-  json: boolean
-  set: string[]
-}
-
-export interface CheckArguments {
-  files: string[]
-  json: boolean
-}
 
 const json = { type: 'boolean', default: false, describe: 'as JSON' } as const
 const set = { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'path=value on top, or STAGE:path=value' } as const

@@ -5,13 +5,26 @@ import { UserError } from '../domain/errors.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type AddressContext, resolveSide, resolveSides } from '../runs/addresses.ts'
 import { chainLines } from './chain-text.ts'
-import type { DiffArguments } from './diff.ts'
 import { diffMarkdown } from './diff-markdown.ts'
 import { diffLines } from './diff-text.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { paintFor, type World, widthOf, writeJson, writeLines } from './terminal.ts'
 
 const formatVersion = 1
+
+export interface DiffArguments {
+  a: string
+  b: string | undefined
+  full: boolean
+  json: boolean
+  markdown: boolean
+  patch: boolean
+  chain: boolean
+  set: string[]
+  clips: number | undefined
+  runs: string | undefined
+  upstream: string | undefined
+}
 
 /** Prints the difference of two stages, two recipes or a chain, and sets the exit code: 0 same, 1 different. */
 export async function runDiff(args: DiffArguments, world: World): Promise<void> {

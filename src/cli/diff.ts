@@ -1,19 +1,6 @@
 import type { CommandModule } from 'yargs'
+import type { DiffArguments } from './diff-run.ts'
 import type { World } from './terminal.ts'
-
-export interface DiffArguments {
-  a: string
-  b: string | undefined
-  full: boolean
-  json: boolean
-  markdown: boolean
-  patch: boolean
-  chain: boolean
-  set: string[]
-  clips: number | undefined
-  runs: string | undefined
-  upstream: string | undefined
-}
 
 /** `stagewright diff A B`, and `stagewright diff --chain RECIPE`. */
 export function diffCommand(world: World): CommandModule<object, DiffArguments> {
