@@ -1,0 +1,172 @@
+"""Questions about weights that need Python, one process each: `python -m osplan.weights_tool check FOLDER` and `convert FILE OUT`.
+
+The answer is one JSON object on the last line of stdout; a mistake of a person is `{"error": {code, message, hint}}` with exit code 2.
+Which part of a pickle is taken follows upstream's `from_pretrained`, opensora/models/causalvideovae/model/modeling_videobase.py:38-51.
+"""
+
+import json
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from osplan.domain.errors import UserError
+from osplan.models.registry import build_model
+from osplan.models.wfvae import WFVAE
+from osplan.models.wfvae_config import WfvaeConfig
+from osplan.models.wfvae_layout import all_filters, in_layout
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Pickled:
+    """The tensors of a pickle that are worth keeping."""
+
+    taken: str
+    """Where they stood, for example `ema_state_dict`."""
+    model: dict[str, Tensor]
+    discriminator: dict[str, Tensor]
+    """Empty where the file has none."""
+
+
+@dataclass(frozen=True)
+class WantedTensors:
+    """What a model loads from a file."""
+
+    shapes: dict[str, list[int]]
+    """Name to shape."""
+    constants: list[str]
+    """Names of wavelet filters in every layout of upstream: a file may have them or not, the config decides their values."""
+
+
+def wanted_tensors(folder: Path) -> WantedTensors:
+    """The tensors of the model that a folder's config.json names, without allocating any.
+
+    Raises UserError CONFIG_MISSING, CONFIG_INVALID or what the model's own config refuses.
+    """
+    config = _config(folder)
+    with torch.device("meta"):
+        model = build_model(config)
+    constants = _wavelet_names(WfvaeConfig.from_json(config)) if isinstance(model, WFVAE) else []
+    return WantedTensors({name: list(value.shape) for name, value in model.state_dict().items()}, constants)
+
+
+def _wavelet_names(config: WfvaeConfig) -> list[str]:
+    filters = all_filters(config)
+    return sorted({*filters, *in_layout(filters, "main", config.haar_constant)})
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise UserError("CONFIG_MISSING", f"{path}: cannot be read", "name a folder with config.json and weights") from cause
+    except ValueError as cause:
+        raise UserError("CONFIG_INVALID", f"{path}: expected JSON, got something else", "fetch config.json again") from cause
+    if not isinstance(config, dict):
+        raise UserError("CONFIG_INVALID", f"{path}: expected an object, got {type(config).__name__}", "fetch config.json again")
+    return config
+
+
+def read_pickle(path: Path) -> Pickled:
+    """The weights of a .ckpt, .pt or .bin: the moving average if it has tensors, else the generator, else the state dict.
+
+    Only tensors and plain containers are unpickled. Raises UserError PICKLE_UNREADABLE, PICKLE_REFUSED or PICKLE_EMPTY.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as cause:
+        raise UserError("PICKLE_UNREADABLE", f"{path}: cannot be read", "check the path and its permissions") from cause
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as cause:
+        reason = "it is damaged or holds more than tensors and plain containers"
+        raise UserError(
+            "PICKLE_REFUSED", f"{path}: not read, {reason}", "code in a pickle is never run; ask its author for safetensors"
+        ) from cause
+    if not isinstance(found, Mapping):
+        raise UserError("PICKLE_EMPTY", f"{path}: expected a state dict, got {type(found).__name__}", "name a file of weights")
+    return _picked(found, path)
+
+
+def _picked(found: Mapping[str, Any], path: Path) -> Pickled:
+    nested = found.get("state_dict", found)
+    state = nested if isinstance(nested, Mapping) else {}
+    place = "state_dict" if "state_dict" in found else "the whole file"
+    ema = {name.removeprefix("module."): value for name, value in _tensors(found.get("ema_state_dict")).items()}
+    choices = {"ema_state_dict": ema, f"{place}.gen_model": _tensors(state.get("gen_model")), place: _tensors(state)}
+    for taken, model in choices.items():
+        if model:
+            return Pickled(taken, model, _tensors(state.get("dics_model")))
+    raise UserError("PICKLE_EMPTY", f"{path}: expected tensors, got none", "name a file of weights")
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+
+
+def convert(source: Path, target: Path) -> dict[str, Any]:
+    """Writes a pickle's weights as safetensors and says what was written.
+
+    With a config.json beside the source and a target that is no .safetensors file, the target becomes a folder in diffusers layout;
+    else it is one file. A discriminator goes to a file of its own beside it. Raises UserError TARGET_EXISTS and those of `read_pickle`.
+    """
+    pickled = read_pickle(source)
+    config = source.parent / "config.json"
+    is_file = target.suffix == ".safetensors" or not config.is_file()
+    weights = target if is_file else target / _WEIGHTS
+    discriminator = weights.parent / (f"{weights.stem}.discriminator.safetensors" if is_file else "discriminator.safetensors")
+    _refuse_existing([weights, *([discriminator] if pickled.discriminator else [])])
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    _save(weights, pickled.model)
+    files = [str(weights)]
+    if pickled.discriminator:
+        _save(discriminator, pickled.discriminator)
+        files.append(str(discriminator))
+    if not is_file:
+        (target / "config.json").write_bytes(config.read_bytes())
+        files.append(str(target / "config.json"))
+    return {"taken": pickled.taken, "tensors": len(pickled.model), "files": files}
+
+
+def _refuse_existing(paths: list[Path]) -> None:
+    for path in paths:
+        if path.exists():
+            raise UserError("TARGET_EXISTS", f"{path}: exists", "name another target or remove it")
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes beside the target and renames: a reader never sees half a file. Tensors that share memory are written apart."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path)
+
+
+def main(arguments: list[str]) -> int:
+    """Answers one question; returns the exit code."""
+    try:
+        match arguments:
+            case ["check", folder]:
+                answer = asdict(wanted_tensors(Path(folder)))
+            case ["convert", source, target]:
+                answer = convert(Path(source), Path(target))
+            case _:
+                raise UserError("USAGE", "expected check FOLDER or convert FILE OUT", "")
+    except UserError as error:
+        print(json.dumps({"error": {"code": error.code, "message": error.message, "hint": error.hint}}))
+        return 2
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
