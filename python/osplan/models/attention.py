@@ -1,58 +1,52 @@
 """Attention over the tokens of a clip, whole or in sub-sequences, and over the text.
 
-Shape letters: B batch, N tokens, L text tokens, D channels, H heads, K channels per head.
+Shape letters: B batch, N tokens, M tokens as a skip arranges them, L text tokens, D channels, H heads, K channels per head.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
-from osplan.models.rope import rotated
-from osplan.models.skiparse import joined_heads, split_heads, split_mask
+from osplan.models.rope import RotaryTable, rotated
+from osplan.models.skiparse import Skip
 
 
 class Attention(nn.Module):
     """Queries from the clip, keys and values from the clip or from the text. Parameters carry upstream's names."""
 
-    def __init__(self, width: int, heads: int, *, bias: bool, context_width: int | None = None) -> None:
+    def __init__(self, width: int, heads: int, *, bias: bool, context_width: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
-        context = context_width or width
+        context = width if context_width is None else context_width
         self.to_q = nn.Linear(width, width, bias=bias)
         self.to_k = nn.Linear(context, width, bias=bias)
         self.to_v = nn.Linear(context, width, bias=bias)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Dropout(dropout)])
 
-    def over_clip(self, x_BND: Tensor, table: tuple[Tensor, Tensor] | None, keep_BN: Tensor | None, n: int, *, group: bool) -> Tensor:
-        """Self-attention in n sub-sequences (1: the whole clip). `keep` is True where a key may be seen."""
-        batch, tokens, width = x_BND.shape
-        q, k, v = self.to_q(x_BND), self.to_k(x_BND), self.to_v(x_BND)
+    def over_clip(self, x_BND: Tensor, table: RotaryTable | None, mask: Tensor | None, skip: Skip) -> Tensor:
+        """Self-attention in the sub-sequences of a skip. Table and mask are those of the skip."""
+        batch, tokens, _ = x_BND.shape
+        x_BMD = skip.arranged(x_BND)
+        q, k, v = (self._heads(project(x_BMD)) for project in (self.to_q, self.to_k, self.to_v))
         if table is not None:
-            q, k = (
-                rotated(part.view(batch, tokens, self.heads, -1).transpose(1, 2), *table).transpose(1, 2).reshape(batch, tokens, width)
-                for part in (q, k)
-            )
-        padding = -tokens % (n * n) if n > 1 else 0
-        if padding:
-            q, k, v = (F.pad(part, (0, 0, 0, padding)) for part in (q, k, v))
-            whole = keep_BN if keep_BN is not None else x_BND.new_ones((batch, tokens), dtype=torch.bool)
-            keep_BN = F.pad(whole, (0, padding), value=False)
-        q, k, v = (split_heads(part, self.heads, n, group=group) for part in (q, k, v))
-        mask = None if keep_BN is None else _key_mask(split_mask(keep_BN, n, group=group))
-        out = joined_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), batch, n, group=group)
-        return self.to_out[0](out[:, :tokens] if padding else out)
+            q, k = rotated(q, table), rotated(k, table)
+        out = functional.scaled_dot_product_attention(skip.folded(q), skip.folded(k), skip.folded(v), attn_mask=mask)
+        return skip.restored(self._out(skip.unfolded(out, batch)), tokens)
 
-    def over_text(self, x_BND: Tensor, text_BLD: Tensor, keep_BL: Tensor | None) -> Tensor:
+    def over_text(self, x_BND: Tensor, text_BLD: Tensor, mask: Tensor | None) -> Tensor:
         """Cross-attention. It is never split: sub-sequences of queries see the same keys."""
-        batch = x_BND.shape[0]
-        q = split_heads(self.to_q(x_BND), self.heads, 1, group=False)
-        k = split_heads(self.to_k(text_BLD), self.heads, 1, group=False)
-        v = split_heads(self.to_v(text_BLD), self.heads, 1, group=False)
-        mask = None if keep_BL is None else _key_mask(keep_BL)
-        return self.to_out[0](joined_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), batch, 1, group=False))
+        q, k, v = (self._heads(part).transpose(1, 2) for part in (self.to_q(x_BND), self.to_k(text_BLD), self.to_v(text_BLD)))
+        return self._out(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BND: Tensor) -> Tensor:
+        return x_BND.unflatten(-1, (self.heads, -1))
+
+    def _out(self, x_BND: Tensor) -> Tensor:
+        return self.to_out[1](self.to_out[0](x_BND))
 
 
-def _key_mask(keep: Tensor) -> Tensor:
-    """A boolean mask over keys for every head and query, all True where every key of a row is masked: such a row attends to all alike."""
-    keep = keep | ~keep.any(dim=1, keepdim=True)
-    return keep[:, None, None, :]
+def text_mask(mask_BL: Tensor | None) -> Tensor | None:
+    """A boolean key mask of the text (1 keeps) that broadcasts over heads and queries; a text that is all hidden is seen whole."""
+    if mask_BL is None:
+        return None
+    keep = mask_BL > 0
+    return (keep | ~keep.any(dim=-1, keepdim=True))[:, None, None]

@@ -1,4 +1,4 @@
-"""How clips, times and captions become channels of a transformer. Parameters carry upstream's names.
+"""How clips, times and captions become channels of a transformer, and channels clips. Parameters carry upstream's names.
 
 Shape letters: B batch, C latent channels, T latent frames, H and W latent height and width, N tokens, L text tokens, D channels.
 """
@@ -6,8 +6,8 @@ Shape letters: B batch, C latent channels, T latent frames, H and W latent heigh
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 TIME_CHANNELS = 256
 MAX_PERIOD = 10_000
@@ -33,7 +33,7 @@ class TwoLinears(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, channels_in) to (…, channels)."""
         hidden = self.linear_1(x)
-        return self.linear_2(F.silu(hidden) if self.activation == "silu" else F.gelu(hidden, approximate="tanh"))
+        return self.linear_2(functional.silu(hidden) if self.activation == "silu" else functional.gelu(hidden, approximate="tanh"))
 
 
 class _TimestepEmbedder(nn.Module):
@@ -56,7 +56,7 @@ class AdaptiveTime(nn.Module):
     def forward(self, time_B: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The embedding (B, D) and the modulations (B, 6, D)."""
         embedded = self.emb.timestep_embedder(time_waves(time_B).to(dtype))
-        return embedded, self.linear(F.silu(embedded)).view(len(time_B), 6, -1)
+        return embedded, self.linear(functional.silu(embedded)).view(len(time_B), 6, -1)
 
 
 class PatchEmbed(nn.Module):
@@ -68,12 +68,12 @@ class PatchEmbed(nn.Module):
         self.patch = patch
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """(B, C, T, H, W) to (B, N, D)."""
+        """(B, C, T, H, W) to (B, N, D), in the dtype of the weights."""
         batch, channels, frames, height, wide = x_BCTHW.shape
         p = self.patch
         cells = x_BCTHW.view(batch, channels, frames, height // p, p, wide // p, p).permute(0, 2, 3, 5, 1, 4, 6)
-        flat = cells.reshape(batch, frames * (height // p) * (wide // p), channels * p * p)
-        return F.linear(flat, self.proj.weight.flatten(1), self.proj.bias)
+        flat = cells.reshape(batch, frames * (height // p) * (wide // p), channels * p * p).to(self.proj.weight.dtype)
+        return functional.linear(flat, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def unpatchified(x_BND: Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int], channels: int) -> Tensor:
@@ -82,10 +82,3 @@ def unpatchified(x_BND: Tensor, grid: tuple[int, int, int], patch: tuple[int, in
     p_t, p_h, p_w = patch
     x = x_BND.view(-1, frames, height, wide, p_t, p_h, p_w, channels).permute(0, 7, 1, 4, 2, 5, 3, 6)
     return x.reshape(len(x), channels, frames * p_t, height * p_h, wide * p_w)
-
-
-def fixed_positions_1d(positions: Tensor, width: int) -> Tensor:
-    """Sines, then cosines of positions at `width / 2` frequencies, float32 (positions, width)."""
-    frequencies = 1.0 / MAX_PERIOD ** (torch.arange(width // 2, dtype=torch.float64, device=positions.device) / (width / 2))
-    angles = positions.double().reshape(-1, 1) * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()

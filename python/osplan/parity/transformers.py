@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from osplan.domain.errors import UserError
-from osplan.models.opensora import OpenSora, OpenSoraConfig, extended_to_inpaint
+from osplan.models.inpaint import extend_to_inpaint
+from osplan.models.opensora import OpenSora
+from osplan.models.opensora_config import OpenSoraConfig
 from osplan.parity.case import Case, Handler, Outputs, seeded_state
 
 GRADIENT = "grad."
@@ -82,7 +84,7 @@ def _extension_outputs(case: Case, model: OpenSora) -> Outputs:
     source = OpenSora(OpenSoraConfig.from_json({**case.spec["config"], "_class_name": "OpenSoraT2V_v1_3"}))
     shapes = {name: tuple(parameter.shape) for name, parameter in source.named_parameters()}
     load_seeded(source, shapes, case.spec["tables"]["extension_seed"])
-    model.load_state_dict(extended_to_inpaint(source.state_dict(), model.config))
+    model.load_state_dict(extend_to_inpaint(source.state_dict(), model.config.inpaint_time_stride or 4))
     x = case.inputs["x"]
     return {
         "out_ext": model(*_arguments(case, x)),
