@@ -1,7 +1,10 @@
+import { resolve } from 'node:path'
 import { stageYaml, why, whyLines } from '../config/explain.ts'
 import { configJsonSchema, presetJsonSchema } from '../config/json-schema.ts'
 import { ConfigError } from '../config/problems.ts'
+import { checkFile } from '../config/recipe.ts'
 import type { ResolvedStage } from '../config/resolver.ts'
+import { readConfigFile } from '../config/source.ts'
 import { UserError } from '../domain/errors.ts'
 import { resolveRecipe } from '../runs/addresses.ts'
 import { paintFor, printable, type World, writeJson, writeLines } from './terminal.ts'
@@ -68,7 +71,7 @@ export function printSchema({ preset }: { preset: boolean }, world: World): void
 /** Checks recipes and says what is wrong with each. Sets the exit code: 0 all hold, 1 a problem, 2 a file that cannot be read. */
 export function checkConfig({ files, json }: CheckArguments, world: World): void {
   const results = files.map((file) => checked(file, world))
-  const unreadable = results.some(({ problems }) => problems.some(({ code }) => code === 'CONFIG_FILE' || code === 'ADDRESS_INVALID'))
+  const unreadable = results.some(({ problems }) => problems.some(({ code }) => code === 'CONFIG_FILE'))
   world.setExitCode(unreadable ? 2 : results.every(({ problems }) => problems.length === 0) ? 0 : 1)
   if (json) {
     writeJson(world.stdout, { formatVersion, files: results })
@@ -76,9 +79,7 @@ export function checkConfig({ files, json }: CheckArguments, world: World): void
   }
   const paint = paintFor(world.stdout, world.env)
   const lines = results.flatMap(({ file, stages, problems }) => [
-    ...(problems.length === 0
-      ? [`${paint.green('✓')} ${printable(file)}: ${stages.length} ${stages.length === 1 ? 'stage' : 'stages'} (${stages.join(', ')})`]
-      : []),
+    ...(problems.length === 0 ? [`${paint.green('✓')} ${printable(file)}: ${stages === undefined ? 'a preset' : stages.join(', ')}`] : []),
     ...problems.flatMap(({ code, message, hint }) => [
       `${paint.red('✗')} ${printable(message)} [${code}]`,
       ...(hint ? [paint.dim(`  hint: ${printable(hint)}`)] : []),
@@ -95,13 +96,19 @@ interface CheckedProblem {
   readonly path?: string
 }
 
-function checked(file: string, world: World): { file: string; stages: string[]; problems: CheckedProblem[] } {
+interface CheckResult {
+  readonly file: string
+  readonly kind?: 'recipe' | 'preset'
+  readonly stages?: readonly string[]
+  readonly problems: readonly CheckedProblem[]
+}
+
+function checked(file: string, world: World): CheckResult {
   try {
-    const { stages } = resolveRecipe(file, { cwd: world.cwd })
-    return { file, stages: stages.map(({ stage }) => stage.name), problems: [] }
+    const found = checkFile(file, { readFile: (path) => readConfigFile(resolve(world.cwd, path)) })
+    return { file, ...found, problems: [] }
   } catch (error) {
-    if (error instanceof ConfigError) return { file, stages: [], problems: error.messages() }
-    if (!(error instanceof UserError)) throw error
-    return { file, stages: [], problems: [{ code: error.code, message: error.message, ...(error.hint ? { hint: error.hint } : {}) }] }
+    if (error instanceof ConfigError) return { file, problems: error.messages() }
+    throw error
   }
 }

@@ -41,3 +41,16 @@ export function loadRecipe(file: string, options: LoadOptions = {}): Recipe {
   const { name, notes, provenance } = recipe
   return { file, name, notes, provenance, stages }
 }
+
+/** What a file holds, with the names of its stages. */
+export type CheckedFile = { readonly kind: 'recipe'; readonly stages: readonly string[] } | { readonly kind: 'preset' }
+
+/** Reads a recipe or a preset for its mistakes alone. Raises the errors of `loadRecipe`. */
+export function checkFile(file: string, options: LoadOptions = {}): CheckedFile {
+  const sources = new Sources(options.readFile ?? readConfigFile)
+  if (sources.isPreset(file)) {
+    sources.preset(file)
+    return { kind: 'preset' }
+  }
+  return { kind: 'recipe', stages: loadRecipe(file, options).stages.map(({ stage }) => stage.name) }
+}

@@ -35,12 +35,18 @@ export class Sources {
   }
 
   /** The settings of a preset's file. */
-  preset(file: string, from: Named): Layer {
+  preset(file: string, from?: Named): Layer {
     const known = this.#presets.get(file)
     if (known) return known
     const layer = presetOf(readYaml(this.#bytes(file, from), file), file)
     this.#presets.set(file, layer)
     return layer
+  }
+
+  /** Whether a file is written as a preset; what else is wrong with it is left to reading it. */
+  isPreset(file: string): boolean {
+    const node = readYaml(this.#bytes(file, undefined), file)
+    return node.kind === 'record' && node.entries.has('preset') && !node.entries.has('stages')
   }
 
   #bytes(file: string, from: Named | undefined): Uint8Array | string {

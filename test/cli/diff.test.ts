@@ -186,7 +186,7 @@ describe('stagewright config', () => {
     const { text, code } = await run(['config', 'check', 'r.yaml', 'wrong.yaml'])
     expect(code).toBe(1)
     expect(text).toMatchInlineSnapshot(`
-      "✓ r.yaml: 3 stages (one, two, same)
+      "✓ r.yaml: one, two, same
       ✗ wrong.yaml:6:14 stages[0].batch.perDevise: expected a setting, got the unknown key \`perDevise\` [CONFIG_UNKNOWN_KEY]
         hint: did you mean \`batch.perDevice\`?
       "

@@ -36,12 +36,13 @@ export function chainTable(sides: readonly StageSide[]): ChainTable {
     .filter(({ path }) => path !== 'name')
     .flatMap((field) => {
       return settingPaths(field.path, stages).map((path) => ({
+        as: path === field.path ? field.kind : ('entry' as const),
         ...field,
         path,
         values: stages.map((stage) => settingIn(stage, field.path, path)),
       }))
     })
-  const changing = settings.filter(({ values, kind }) => values.some((value) => !sameValue(value, values[0], kind)))
+  const changing = settings.filter(({ values, as }) => values.some((value) => !sameValue(value, values[0], as)))
   const rows = changing.map(({ path, group, impact, unit, values }) => ({ path, group, impact, ...(unit ? { unit } : {}), values }))
   return {
     stages: stages.map(({ name }) => name),

@@ -2,7 +2,7 @@ import { stageFields, valueAt } from '../stage/fields.ts'
 import type { FieldMeta, Group, Impact } from '../stage/metadata.ts'
 import type { Origin, StageSide } from '../stage/origin.ts'
 import type { StagePath } from '../stage/schema.ts'
-import { isRecord, missingFrom, sameValue } from './equality.ts'
+import { type Comparison, isRecord, missingFrom, sameValue } from './equality.ts'
 
 /** A setting as both sides have it. `before` or `after` is absent where a side does not have the setting at all. */
 export interface Compared {
@@ -41,16 +41,24 @@ export interface Renaming {
 /** The stage's own name tells the sides apart; it is no setting. */
 const identity: StagePath = 'name'
 
+/** A setting of both sides with what is known of its field. */
+export interface SettingPair {
+  readonly compared: Compared
+  readonly meta: FieldMeta
+  readonly as: Comparison
+}
+
 /** Every setting of two sides, in the order of the schema; records are compared name by name. */
-export function comparedSettings(a: StageSide, b: StageSide): { compared: Compared; meta: FieldMeta }[] {
+export function comparedSettings(a: StageSide, b: StageSide): SettingPair[] {
   return [...stageFields().values()]
     .filter(({ path }) => path !== identity)
     .flatMap((field) => {
       const [before, after] = [valueAt(a.stage, field.path), valueAt(b.stage, field.path)]
       const origin = { before: originOf(a, field.path), after: originOf(b, field.path) }
       const shared = { group: field.group, impact: field.impact, origin, ...(field.unit ? { unit: field.unit } : {}) }
-      const pairs = isRecord(before) && isRecord(after) ? recordPairs(field.path, before, after) : [{ path: field.path, before, after }]
-      return pairs.map((pair) => ({ compared: { ...shared, ...pair }, meta: field }))
+      const inside = isRecord(before) && isRecord(after)
+      const pairs = inside ? recordPairs(field.path, before, after) : [{ path: field.path, before, after }]
+      return pairs.map((pair) => ({ compared: { ...shared, ...pair }, meta: field, as: inside ? 'entry' : field.kind }))
     })
 }
 
@@ -68,21 +76,21 @@ function originOf(side: StageSide, path: StagePath): Origin {
 }
 
 /** The change between two values of a setting; undefined where they mean the same. */
-export function changeOf(compared: Compared, meta: FieldMeta, a: StageSide, b: StageSide): Change | undefined {
+export function changeOf({ compared, meta, as }: SettingPair, a: StageSide, b: StageSide): Change | undefined {
   const { before, after } = compared
-  if (sameValue(before, after, meta.kind)) return undefined
+  if (sameValue(before, after, as)) return undefined
   const renamed = renamingOf(compared, a, b)
   const defaultChanged = defaultChange(compared, a, b)
   return {
     ...compared,
-    ...measured(before, after, meta),
+    ...measured(before, after, as),
     ...(meta.why ? { why: meta.why } : {}),
     ...(renamed ? { renamed } : {}),
     ...(defaultChanged ? { defaultChanged } : {}),
   }
 }
 
-function measured(before: unknown, after: unknown, { kind }: FieldMeta): Pick<Change, 'ratio' | 'delta' | 'added' | 'removed'> {
+function measured(before: unknown, after: unknown, kind: Comparison): Pick<Change, 'ratio' | 'delta' | 'added' | 'removed'> {
   if (typeof before === 'number' && typeof after === 'number') {
     if (kind === 'multiplicative' && before !== 0 && after !== 0) return { ratio: withoutNoise(after / before) }
     return kind === 'multiplicative' || kind === 'additive' ? { delta: withoutNoise(after - before) } : {}

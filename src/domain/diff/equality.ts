@@ -1,20 +1,22 @@
 import type { FieldKind } from '../stage/metadata.ts'
 
+/** How two values compare: as their field says, or as an entry of a record, where upstream's flags may be text. */
+export type Comparison = FieldKind | 'entry'
+
 /**
- * Whether two values of a field mean the same: numbers by value however they are written, sets without order,
+ * Whether two values mean the same: numbers by value however they are written, sets without order,
  * places without a trailing slash. An absent value equals nothing but another absent one: it is not null.
  */
-export function sameValue(a: unknown, b: unknown, kind: FieldKind): boolean {
-  if (Object.is(a, b)) return true
-  if (Array.isArray(a) && Array.isArray(b)) return kind === 'set' ? sameSet(a, b) : sameSequence(a, b)
-  if (isRecord(a) && isRecord(b)) return sameRecord(a, b, kind)
-  const [left, right] = [numberOf(a), numberOf(b)]
-  if (left !== undefined && right !== undefined) return left === right
-  return kind === 'path' && typeof a === 'string' && typeof b === 'string' && plainPath(a) === plainPath(b)
+export function sameValue(a: unknown, b: unknown, as: Comparison): boolean {
+  if (a === b || Object.is(a, b)) return true
+  if (Array.isArray(a) && Array.isArray(b)) return as === 'set' ? sameSet(a, b) : sameSequence(a, b, as === 'entry' ? 'entry' : 'sequence')
+  if (isRecord(a) && isRecord(b)) return sameRecord(a, b, as === 'set' ? 'entry' : as)
+  if (as === 'entry') return numberOf(a) !== undefined && numberOf(a) === numberOf(b)
+  return as === 'path' && typeof a === 'string' && typeof b === 'string' && plainPath(a) === plainPath(b)
 }
 
-function sameSequence(a: readonly unknown[], b: readonly unknown[]): boolean {
-  return a.length === b.length && a.every((item, place) => sameValue(item, b[place], 'sequence'))
+function sameSequence(a: readonly unknown[], b: readonly unknown[], as: Comparison): boolean {
+  return a.length === b.length && a.every((item, place) => sameValue(item, b[place], as))
 }
 
 function sameSet(a: readonly unknown[], b: readonly unknown[]): boolean {
@@ -26,9 +28,9 @@ export function missingFrom(members: readonly unknown[], other: readonly unknown
   return members.filter((member) => !other.some((candidate) => sameValue(member, candidate, 'text')))
 }
 
-function sameRecord(a: Record<string, unknown>, b: Record<string, unknown>, kind: FieldKind): boolean {
+function sameRecord(a: Record<string, unknown>, b: Record<string, unknown>, as: Comparison): boolean {
   const names = Object.keys(a)
-  return names.length === Object.keys(b).length && names.every((name) => Object.hasOwn(b, name) && sameValue(a[name], b[name], kind))
+  return names.length === Object.keys(b).length && names.every((name) => Object.hasOwn(b, name) && sameValue(a[name], b[name], as))
 }
 
 export function isRecord(value: unknown): value is Record<string, unknown> {

@@ -38,8 +38,9 @@ export function diffStages(a: StageSide, b: StageSide, options: DiffOptions = {}
   const changes: Change[] = []
   const renames: Renaming[] = []
   const same: Compared[] = []
-  for (const { compared, meta } of comparedSettings(a, b)) {
-    const change = changeOf(compared, meta, a, b)
+  for (const pair of comparedSettings(a, b)) {
+    const { compared } = pair
+    const change = changeOf(pair, a, b)
     const renaming = renamingOf(compared, a, b)
     if (change) changes.push(change)
     else if (renaming) renames.push(renaming)

@@ -30,7 +30,7 @@ export function numberText(value: number): string {
 /** Thousands separated, at most four significant digits behind the point: `2,771,980`, `0.3333`. */
 export function quantityText(value: number): string {
   if (!Number.isFinite(value)) return String(value)
-  if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString('en-US')
+  if (Math.abs(value) >= 1000) return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ',')
   return numberText(Number(value.toPrecision(4)))
 }
 

@@ -66,14 +66,18 @@ describe('what counts as a change', () => {
 
   test('text that only looks alike is another value', () => {
     expect(sameValue('1.3.0', '1.3', 'text')).toBe(false)
-    expect(sameValue('', 0, 'text')).toBe(false)
+    expect(sameValue('1.30', '1.3', 'path')).toBe(false)
+    expect(sameValue('', 0, 'entry')).toBe(false)
+    expect(sameValue('0x10', 16, 'entry')).toBe(false)
+    expect(sameValue(['1e-4', '2'], [0.0001, 2], 'entry')).toBe(true)
+    expect(sameValue(['1', '2'], ['2', '1'], 'entry')).toBe(false)
     expect(sameValue('runs/a/', './runs/a', 'path')).toBe(true)
     expect(sameValue('/', '', 'path')).toBe(false)
   })
 
   test('any two values are the same in both directions or in neither', () => {
     fc.assert(
-      fc.property(fc.jsonValue(), fc.jsonValue(), fc.constantFrom('set', 'sequence', 'path', 'text', 'additive'), (a, b, kind) => {
+      fc.property(fc.jsonValue(), fc.jsonValue(), fc.constantFrom('set', 'sequence', 'path', 'text', 'additive', 'entry'), (a, b, kind) => {
         expect(sameValue(a, b, kind as 'set')).toBe(sameValue(b, a, kind as 'set'))
         expect(sameValue(a, structuredClone(a), kind as 'set')).toBe(true)
       }),
