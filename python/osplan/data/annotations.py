@@ -1,201 +1,238 @@
-"""Where clips come from: upstream's list files and annotations, or a folder of clips beside their captions.
+"""The index of a data set: its annotations as columns, built once, memory-mapped by every rank and worker.
 
-A list file has one `root,annotation.json` a line. An annotation is a list of entries with `path`, `cap` (a string or several),
-`resolution` {height, width}, and for videos `num_frames` and `fps`; `cut` [start, end] and `crop` [x0, x1, y0, y1] are optional.
-Paths are relative to their root and may not leave it.
+A source is upstream's list file (a line is `root,annotation`), one annotation (`.json`, `.jsonl`, `.csv`), or a folder: with a
+`merge_data.txt` in it, or of clips with a `.txt` caption beside each, which are measured once. Relative roots start at the list
+file's folder; an annotation is looked for under its root, then beside the list file, then in the current folder.
+The index is stored under the hash of what it was built from (size, time and head of each file), written aside and renamed.
 """
 
+import fcntl
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, overload
 
-import av
+import numpy as np
 
+from osplan.data.columns import CAPTION_LIST, IMAGE_ENDINGS, NO_CAPTION, VIDEO_ENDINGS, Columns, Entry, Place, columns_of, read_columns
+from osplan.data.probing import probed_row
 from osplan.domain.errors import UserError
 
-VIDEO_ENDINGS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi"})
-IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+FORMAT = 1
+HEAD_BYTES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One clip or image as its annotation describes it. Nothing has been decoded."""
+@dataclass(frozen=True)
+class SourceFile:
+    """An annotation and the folder its paths start from; a folder of clips is its own root without an annotation."""
 
-    path: str
-    captions: tuple[str, ...]
-    height: int
-    width: int
-    frames: int
-    """1 for an image."""
-    fps: float
-    aesthetic: float | None
-    cut: tuple[int, int] | None
-    crop: tuple[int, int, int, int] | None
-    """Left, right, top, bottom in pixels."""
+    root: Path
+    annotation: Path | None
 
 
-def read_entries(source: Path) -> list[Entry]:
-    """Every entry of a source: a folder, a list file, an annotation, or a table (`.csv`, `.jsonl`) with the same fields.
+class ClipIndex(Sequence[Entry]):
+    """The entries of a data set in the order of their annotations. Nothing but the asked rows is read from disk."""
 
-    Raises UserError DATA_MISSING where there is no such file, DATA_INVALID with file, line and field where one is wrong.
+    def __init__(self, roots: Sequence[str], columns: Mapping[str, np.ndarray], paths: np.ndarray, captions: np.ndarray) -> None:
+        """`columns` as in annotations.Columns, with `root` and the [N + 1] offsets `path_at` and `caption_at` into the byte arrays."""
+        self.roots, self.columns, self._paths, self._captions = roots, columns, paths, captions
+
+    def __len__(self) -> int:
+        return len(self.columns["frames"])
+
+    @overload
+    def __getitem__(self, row: int) -> Entry: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Entry]: ...
+    def __getitem__(self, row: int | slice) -> Entry | list[Entry]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row %= len(self)
+        column = self.columns
+        aesthetic, crop = float(column["aesthetic"][row]), column["crop"][row]
+        return Entry(
+            path=self.path(row),
+            captions=self.captions(row),
+            has_caption_list=bool(column["has_caption"][row] == CAPTION_LIST),
+            height=int(column["height"][row]),
+            width=int(column["width"][row]),
+            frames=int(column["frames"][row]),
+            fps=float(column["fps"][row]),
+            aesthetic=None if np.isnan(aesthetic) else aesthetic,
+            first_frame=int(column["first_frame"][row]),
+            crop=None if crop[0] < 0 else (int(crop[0]), int(crop[1]), int(crop[2]), int(crop[3])),
+        )
+
+    def path(self, row: int) -> str:
+        """Where the file of a row lies."""
+        return os.path.join(self.roots[int(self.columns["root"][row])], self._slice(self._paths, "path_at", row).decode())
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """The captions of a row; empty where it has none."""
+        if self.columns["has_caption"][row] == NO_CAPTION:
+            return ()
+        return tuple(self._slice(self._captions, "caption_at", row).decode().split("\0"))
+
+    def _slice(self, buffer: np.ndarray, offsets: str, row: int) -> bytes:
+        at = self.columns[offsets]
+        return buffer[at[row] : at[row + 1]].tobytes()
+
+
+def read_entries(source: Path) -> ClipIndex:
+    """The index of a source in memory.
+
+    Raises UserError DATA_MISSING, DATA_INVALID or DATA_PATH.
     """
+    with tempfile.TemporaryFile() as captions:
+        return _collect(_source_files(source), captions)
+
+
+def open_index(source: Path, derived: Path) -> ClipIndex:
+    """The index of a source, built under `derived` by the first who asks and memory-mapped by all.
+
+    Raises UserError DATA_MISSING, DATA_INVALID or DATA_PATH.
+    """
+    files = _source_files(source)
+    folder = derived / f"index-{_key(source, files)}"
+    if not (folder / "index.json").is_file():
+        derived.mkdir(parents=True, exist_ok=True)
+        with open(derived / "index.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "index.json").is_file():
+                _build(files, folder)
+    return _opened(folder)
+
+
+def _build(files: Sequence[SourceFile], folder: Path) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=".index-", dir=folder.parent))
+    try:
+        with open(aside / "captions.bin", "w+b") as captions:
+            index = _collect(files, captions)
+        index._paths.tofile(aside / "paths.bin")
+        for name, column in index.columns.items():
+            np.save(aside / f"{name}.npy", column)
+        (aside / "index.json").write_text(json.dumps({"format": FORMAT, "roots": list(index.roots), "columns": sorted(index.columns)}))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _opened(folder: Path) -> ClipIndex:
+    described = json.loads((folder / "index.json").read_text())
+    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in described["columns"]}
+    return ClipIndex(described["roots"], columns, _mapped(folder / "paths.bin"), _mapped(folder / "captions.bin"))
+
+
+def _mapped(file: Path) -> np.ndarray:
+    return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
+
+
+def _collect(files: Sequence[SourceFile], captions: IO[bytes]) -> ClipIndex:
+    """Reads every annotation; captions go to the file as they come, so that they need no memory."""
+    parts: list[dict[str, np.ndarray]] = []
+    paths: list[bytes] = []
+    for number, file in enumerate(files):
+        for chunk in _chunks(file):
+            captions.write(b"".join(chunk.captions))
+            paths.append(b"".join(chunk.paths))
+            lengths = {"path_at": chunk.paths, "caption_at": chunk.captions}
+            part = {name: np.fromiter(map(len, texts), np.int64, len(texts)) for name, texts in lengths.items()}
+            parts.append({**chunk.numbers, **part, "root": np.full(len(chunk.paths), number, np.int32)})
+    captions.flush()
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    for name in ("path_at", "caption_at"):
+        columns[name] = np.concatenate([np.zeros(1, np.int64), np.cumsum(columns[name])])
+    size = os.fstat(captions.fileno()).st_size
+    mapped = np.memmap(captions, np.uint8, "r") if size else np.empty(0, np.uint8)
+    return ClipIndex([str(file.root) for file in files], columns, np.frombuffer(b"".join(paths), np.uint8), mapped)
+
+
+def _chunks(file: SourceFile) -> Iterator[Columns]:
+    if file.annotation is not None:
+        return read_columns(file.annotation, str(file.root))
+    rows = [row for media in media_files(file.root) if (row := probed_row(media, file.root)) is not None]
+    return iter([columns_of(rows, str(file.root), Place(file.root, 0, lambda row: row + 1))])
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Videos and images in a folder and below, by name.
+
+    Raises UserError DATA_EMPTY where there are none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_ENDINGS | IMAGE_ENDINGS and path.is_file())
+    if not found:
+        raise UserError(
+            "DATA_EMPTY",
+            f"{folder}: expected clips ({', '.join(sorted(VIDEO_ENDINGS))}) or images, got none",
+            "put clips there, with captions in text files of the same names",
+        )
+    return found
+
+
+def _source_files(source: Path) -> list[SourceFile]:
+    source = Path(os.path.abspath(source))
     if source.is_dir():
         listed = source / "merge_data.txt"
-        return read_entries(listed) if listed.is_file() else list(_folder(source))
+        return _listed(listed) if listed.is_file() else [SourceFile(source, None)]
     if not source.is_file():
         raise UserError(
             "DATA_MISSING",
-            f"data.source: expected a folder or a list file, got {source}, which does not exist",
+            f"data.source: expected a folder, a list file or an annotation, got {source}, which does not exist",
             "`stagewright data init FOLDER` writes one from a folder of clips",
         )
-    if source.suffix == ".txt":
-        return [entry for root, annotation in _listed(source) for entry in _annotated(annotation, root)]
-    return list(_annotated(source, source.parent))
+    return _listed(source) if source.suffix == ".txt" else [SourceFile(source.parent, source)]
 
 
-def _listed(source: Path) -> Iterator[tuple[Path, Path]]:
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+def _listed(source: Path) -> list[SourceFile]:
+    files = []
+    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
-        root, comma, annotation = line.strip().partition(",")
-        if not comma:
-            raise UserError("DATA_INVALID", f"{source}:{number}: expected `root,annotation.json`, got `{line.strip()[:80]}`")
-        folder = source.parent / root.strip()
-        path = folder / annotation.strip()
-        if not path.is_file():
-            beside = source.parent / annotation.strip()
-            if not beside.is_file():
-                raise UserError(
-                    "DATA_MISSING",
-                    f"{source}:{number}: expected an annotation at {path}, got no file",
-                    "the annotation lies under the root of its line",
-                )
-            path = beside
-        yield folder, path
-
-
-def _annotated(path: Path, root: Path) -> Iterator[Entry]:
-    if path.suffix == ".pkl":
-        raise UserError(
-            "DATA_INVALID", f"{path}: expected JSON, got a pickle, which could run code", "convert it to JSON once, where you trust it"
-        )
-    for number, raw in enumerate(_rows(path), 1):
-        yield _entry(raw, root, f"{path}, entry {number}")
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        if path.suffix == ".jsonl":
-            yield from (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        elif path.suffix == ".csv":
-            yield from _csv_rows(path)
-        else:
-            rows = json.loads(path.read_bytes())
-            if not isinstance(rows, list):
-                raise UserError("DATA_INVALID", f"{path}: expected a list of entries, got {type(rows).__name__}")
-            yield from rows
-    except ValueError as cause:
-        raise UserError("DATA_INVALID", f"{path}: expected JSON, got {cause}") from cause
-
-
-def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    import csv
-
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            numbers = {key: json.loads(row[key]) for key in ("num_frames", "fps", "aesthetic") if row.get(key)}
-            resolution = {"height": int(row["height"]), "width": int(row["width"])} if row.get("height") and row.get("width") else None
-            yield {
-                "path": row.get("path"),
-                "cap": row.get("cap") or row.get("caption"),
-                **numbers,
-                **({"resolution": resolution} if resolution else {}),
-            }
-
-
-def _entry(raw: Any, root: Path, where: str) -> Entry:
-    if not isinstance(raw, Mapping):
-        raise UserError("DATA_INVALID", f"{where}: expected an object, got {type(raw).__name__}")
-    path = raw.get("path")
-    if not isinstance(path, str) or not path:
-        raise UserError("DATA_INVALID", f"{where}, path: expected a file name, got {path!r}")
-    file = _inside(root, path, where)
-    caption = raw.get("cap")
-    captions = tuple(text for text in (caption if isinstance(caption, list) else [caption]) if isinstance(text, str))
-    resolution = raw.get("resolution") or {}
-    is_image = file.suffix.lower() in IMAGE_ENDINGS
-    return Entry(
-        path=str(file),
-        captions=captions,
-        height=int(_number(resolution, "height", where, 0)),
-        width=int(_number(resolution, "width", where, 0)),
-        frames=1 if is_image else int(_number(raw, "num_frames", where, 0)),
-        fps=_number(raw, "fps", where, 24.0),
-        aesthetic=raw.get("aesthetic", raw.get("aes")),
-        cut=_numbers(raw, "cut", 2, where),
-        crop=_numbers(raw, "crop", 4, where),
-    )
-
-
-def _inside(root: Path, path: str, where: str) -> Path:
-    file = Path(path) if Path(path).is_absolute() else root / path
-    if not Path(path).is_absolute() and not file.resolve().is_relative_to(root.resolve()):
-        raise UserError("DATA_INVALID", f"{where}, path: expected a file under {root}, got {path}", "paths may not leave their root")
-    return file
-
-
-def _number(raw: Mapping[str, Any], key: str, where: str, default: float) -> float:
-    value = raw.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise UserError("DATA_INVALID", f"{where}, {key}: expected a number of at least 0, got {value!r}")
-    return float(value)
-
-
-def _numbers(raw: Mapping[str, Any], key: str, count: int, where: str) -> Any:
-    value = raw.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) != count or not all(isinstance(entry, int | float) for entry in value):
-        raise UserError("DATA_INVALID", f"{where}, {key}: expected {count} numbers, got {value!r}")
-    return tuple(int(entry) for entry in value)
-
-
-def _folder(folder: Path) -> Iterator[Entry]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_ENDINGS | IMAGE_ENDINGS)
-    if not files:
-        raise UserError("DATA_EMPTY", f"{folder}: expected clips ({', '.join(sorted(VIDEO_ENDINGS))}) or images, got none")
-    for file in files:
-        probed = probe(file)
-        if probed is not None:
-            yield probed
-
-
-def probe(file: Path) -> Entry | None:
-    """What a file's own header says, with the caption of the text file beside it; None where it cannot be opened."""
-    caption = file.with_suffix(".txt")
-    texts = (caption.read_text(encoding="utf-8").strip(),) if caption.is_file() else ()
-    try:
-        with av.open(str(file)) as container:
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or 24)
-            frames = stream.frames or (
-                round(float(stream.duration * stream.time_base) * rate) if stream.duration and stream.time_base else 0
+        root, comma, annotation = (part.strip() for part in line.partition(","))
+        if not comma or not annotation:
+            raise UserError(
+                "DATA_INVALID",
+                f"{source}:{number}: expected `root,annotation.json`, got `{line.strip()[:80]}`",
+                "one root and one annotation a line",
             )
-            is_image = file.suffix.lower() in IMAGE_ENDINGS
-            return Entry(str(file), texts, stream.height, stream.width, 1 if is_image else frames, rate, None, None, None)
-    except (av.FFmpegError, IndexError, OSError):
-        return None
+        folder = Path(os.path.normpath(source.parent / root))
+        candidates = [folder / annotation, source.parent / annotation, Path(os.path.abspath(annotation))]
+        found = next((path for path in candidates if path.is_file()), None)
+        if found is None:
+            raise UserError(
+                "DATA_MISSING",
+                f"{source}:{number}: expected an annotation at {candidates[0]}, got no file",
+                "it may lie under the root of its line or beside the list file",
+            )
+        files.append(SourceFile(folder, found))
+    if not files:
+        raise UserError("DATA_EMPTY", f"{source}: expected `root,annotation.json` lines, got none")
+    return files
 
 
-def as_annotation(entry: Entry, root: Path) -> dict[str, Any]:
-    """An entry in upstream's format."""
-    body: dict[str, Any] = {
-        "path": str(Path(entry.path).relative_to(root)),
-        "cap": list(entry.captions),
-        "resolution": {"height": entry.height, "width": entry.width},
-    }
-    if entry.frames > 1:
-        body |= {"num_frames": entry.frames, "fps": entry.fps}
-    return body
+def _key(source: Path, files: Sequence[SourceFile]) -> str:
+    digest = hashlib.blake2b(digest_size=10)
+    digest.update(json.dumps([FORMAT, str(os.path.abspath(source))]).encode())
+    for file in files:
+        digest.update(str(file.root).encode() + b"\0")
+        stamped = [file.annotation] if file.annotation else [path for path in sorted(file.root.rglob("*")) if path.is_file()]
+        for path in stamped:
+            digest.update(_stamp(path, with_head=file.annotation is not None))
+    return digest.hexdigest()
+
+
+def _stamp(path: Path, *, with_head: bool) -> bytes:
+    facts = path.stat()
+    stamp: list[Any] = [str(path), facts.st_size, facts.st_mtime_ns]
+    if with_head:
+        with open(path, "rb") as opened:
+            stamp.append(hashlib.blake2b(opened.read(HEAD_BYTES), digest_size=8).hexdigest())
+    return json.dumps(stamp).encode()

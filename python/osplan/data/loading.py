@@ -4,29 +4,35 @@ Every choice of a clip (its window, its crop, its caption) comes from (seed, epo
 on the number of workers or ranks nor on what was done before.
 """
 
-import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from osplan.data.decoding import ClipError, covered, decode, fitted, frame_places
+from osplan.data.decoders import Decoders
+from osplan.data.decoding import CENTRE, ClipError, Wanted, fitted, frame_places
 from osplan.data.order import ClipOrder
 from osplan.data.selection import Chosen
+from osplan.data.selection import held_out_places as held_out_places
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 
 KEPT_BYTES = 1 << 30
 """Decoded clips are kept in memory up to this size per rank: small data sets are decoded once."""
+KEPT_WINDOWS = 8
+"""Clips of more windows than this are not kept whole."""
 LEAST_READ = 100
 """Clips read before the share of damaged ones is judged."""
 AHEAD = 4
+"""Micro-batches decoded ahead, at least."""
+CropAt = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -52,70 +58,101 @@ class SkippedClips:
     """Damaged clips, by name, and the share that ends the run."""
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.read, self.skipped = limit, 0, []
-        self._lock = threading.Lock()
+        self.limit, self.read, self.failures = limit, 0, 0
+        self.skipped: list[str] = []
 
     def succeeded(self) -> None:
         """Counts a clip that was read."""
-        with self._lock:
-            self.read += 1
+        self.read += 1
 
-    def failed(self, path: str, cause: Exception) -> None:
-        """Counts a clip that was not.
+    def failed(self, path: str, cause: Exception) -> bool:
+        """Counts a clip that was not; says whether its name is new.
 
         Raises UserError CLIPS_DAMAGED above the limit.
         """
-        with self._lock:
+        self.failures += 1
+        is_new = path not in self.skipped
+        if is_new:
             self.skipped.append(path)
-            tried = self.read + len(self.skipped)
-        if tried >= LEAST_READ and len(self.skipped) > self.limit * tried:
+        tried = self.read + self.failures
+        if tried >= LEAST_READ and self.failures > self.limit * tried:
             raise UserError(
                 "CLIPS_DAMAGED",
-                f"{len(self.skipped)} of {tried} clips could not be decoded, limit {self.limit:.0%}; last: {cause}",
+                f"{self.failures} of {tried} clips could not be decoded, limit {self.limit:.0%}; last: {cause}",
                 "`stagewright data check --decode` names them all",
             ) from cause
+        return is_new
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"skipped": list(self.skipped), "failures": self.failures, "read": self.read}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting."""
+        self.skipped = list(state["skipped"])
+        self.failures, self.read = state.get("failures", len(self.skipped)), state.get("read", 0)
 
 
 class ClipReader:
-    """Reads windows of clips, keeping what fits in memory."""
+    """Reads windows of clips, keeping what fits in memory. Windows may be asked for from many threads."""
 
     def __init__(self, clips: Sequence[Chosen], stage: Stage) -> None:
         self.clips, self.stage = clips, stage
         self.skips = SkippedClips(stage.data.max_skipped_share)
+        self._decoders = Decoders(stage.data.workers, stage.data.decode_timeout_seconds)
         self._whole: dict[int, Tensor] = {}
+        self._damaged: dict[int, ClipError] = {}
         self._kept_bytes = 0
         self._lock = threading.Lock()
 
-    def window(self, place: int, start: int) -> Tensor:
-        """A window of a clip from its `start`-th resampled frame on, in its bucket's size.
+    def window(self, place: int, start: int, crop_at: CropAt = CENTRE) -> Tensor:
+        """A window of a clip from its `start`-th resampled frame on, (C, T, H, W) uint8 in its bucket's size.
 
-        Raises ClipError where the file cannot be read.
+        Raises ClipError where the file cannot be read; a file that once could not is not tried again.
         """
+        if place in self._damaged:
+            raise self._damaged[place]
+        try:
+            return self._window(place, start, crop_at)
+        except ClipError as cause:
+            self._damaged[place] = cause
+            raise
+
+    def _window(self, place: int, start: int, crop_at: CropAt) -> Tensor:
         chosen = self.clips[place]
         frames = chosen.bucket[0]
+        if crop_at not in (CENTRE, None):
+            return self._decoders.decode(self._wanted(chosen, start, frames, crop_at))
         whole = self._whole.get(place)
+        if whole is None and chosen.resampled <= KEPT_WINDOWS * frames and self._reserve(chosen):
+            whole = self._decoders.decode(self._wanted(chosen, 0, chosen.resampled, crop_at))
+            self._whole[place] = whole
         if whole is not None:
             return whole[:, start : start + frames]
+        return self._decoders.decode(self._wanted(chosen, start, frames, crop_at))
+
+    def _reserve(self, chosen: Chosen) -> bool:
         size = 3 * chosen.resampled * chosen.bucket[1] * chosen.bucket[2]
-        if self._kept_bytes + size <= KEPT_BYTES and chosen.resampled <= 8 * frames:
-            return self._keep(place, size)[:, start : start + frames]
-        return self._fit(
-            chosen, decode(chosen.entry, frame_places(chosen.entry, chosen.every, start, frames), self.stage.data.decode_timeout_seconds)
-        )
-
-    def _keep(self, place: int, size: int) -> Tensor:
-        chosen = self.clips[place]
-        places = frame_places(chosen.entry, chosen.every, 0, chosen.resampled)
-        whole = self._fit(chosen, decode(chosen.entry, places, self.stage.data.decode_timeout_seconds))
         with self._lock:
-            if place not in self._whole:
-                self._whole[place] = whole
-                self._kept_bytes += size
-        return whole
+            if self._kept_bytes + size > KEPT_BYTES:
+                return False
+            self._kept_bytes += size
+            return True
 
-    def _fit(self, chosen: Chosen, pixels_CTHW: Tensor) -> Tensor:
+    def _wanted(self, chosen: Chosen, start: int, count: int, crop_at: CropAt) -> Wanted:
         _, height, width = chosen.bucket
-        return fitted(pixels_CTHW, height, width) if self.stage.shape.fixed else covered(pixels_CTHW, height, width)
+        shape = self.stage.shape
+        largest_area = None if shape.fixed else shape.max_pixels or shape.height * shape.width
+        places = frame_places(chosen.entry, chosen.every, start, count)
+        return Wanted(chosen.entry.path, places, chosen.entry.crop, height, width, largest_area, crop_at)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A clip of a batch, and the damaged ones it took the place of."""
+
+    sample: Sample
+    damaged: Sequence[tuple[str, ClipError]]
 
 
 class TrainingLoader:
@@ -129,19 +166,20 @@ class TrainingLoader:
         self.position = Position(0, 0)
         self.micro = 0
         self._pool = ThreadPoolExecutor(max(1, stage.data.workers), thread_name_prefix="clips")
-        self._ahead: deque[tuple[Position, int, list[Future[Sample]]]] = deque()
+        self._wanted_ahead = max(AHEAD, -(-2 * stage.data.workers // stage.batch.per_device))
+        self._ahead: deque[tuple[Position, int, list[Future[Tried]]]] = deque()
 
     def take(self) -> list[Sample]:
         """The next micro-batch.
 
         Raises StopIteration after the last epoch.
         """
-        while len(self._ahead) < AHEAD and self._submit():
+        while len(self._ahead) < self._wanted_ahead and self._submit():
             pass
         if not self._ahead:
             raise StopIteration
         position, micro, futures = self._ahead.popleft()
-        samples = [future.result() for future in futures]
+        samples = [self._counted(future.result()) for future in futures]
         last = micro + 1 == self.stage.batch.accumulate
         self.position, self.micro = (self._after(position), 0) if last else (position, micro + 1)
         return samples
@@ -152,7 +190,7 @@ class TrainingLoader:
             "epoch": self.position.epoch,
             "batch": self.position.batch,
             "globalBatch": self.order.global_batch,
-            "skipped": list(self.reader.skips.skipped),
+            **self.reader.skips.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -166,9 +204,12 @@ class TrainingLoader:
                 f"batch: expected a global batch of {state['globalBatch']} as in the checkpoint, got {self.order.global_batch}",
                 "set batch.accumulate so that perDevice × accumulate × ranks is the same",
             )
+        for _, _, futures in self._ahead:
+            for future in futures:
+                future.cancel()
         self._ahead.clear()
         self.position, self.micro = Position(state["epoch"], state["batch"]), 0
-        self.reader.skips.skipped = list(state["skipped"])
+        self.reader.skips.restore(state)
 
     def _after(self, position: Position) -> Position:
         last = position.batch + 1 >= self.order.batches_per_epoch
@@ -186,45 +227,72 @@ class TrainingLoader:
         width = self.stage.batch.per_device
         first = (micro * self.ranks + self.rank) * width
         slots = range(first, first + width)
-        self._ahead.append((position, micro, [self._pool.submit(self._sample, int(batch[slot]), position, slot, batch) for slot in slots]))
+        self._ahead.append((position, micro, [self._pool.submit(self._sample, position, slot, batch) for slot in slots]))
         return True
 
-    def _sample(self, place: int, position: Position, slot: int, batch: np.ndarray) -> Sample:
-        """One clip; a damaged one is replaced by the next of its batch that can be read."""
+    def _counted(self, tried: Tried) -> Sample:
+        """Counts when clips are taken, not when they are decoded ahead, so that the counts belong to the position."""
+        skips = self.reader.skips
+        for path, cause in tried.damaged:
+            if skips.failed(path, cause):
+                self.report_skip(path, skips.failures, skips.read)
+        skips.succeeded()
+        return tried.sample
+
+    def _sample(self, position: Position, slot: int, batch: np.ndarray) -> Tried:
+        """One clip; a damaged one is replaced by the next of its batch that can be read, with draws of its own."""
         slot_of_epoch = position.batch * self.order.global_batch + slot
-        rng = np.random.default_rng([self.stage.data.seed & 0xFFFFFFFF, position.epoch, slot_of_epoch])
-        for offset in range(len(batch)):
-            candidate = place if offset == 0 else int(batch[(slot + offset) % len(batch)])
+        damaged: list[tuple[str, ClipError]] = []
+        for offset, candidate in enumerate(self._candidates(slot, batch)):
+            rng = np.random.default_rng([self.stage.data.seed & 0xFFFFFFFF, position.epoch, slot_of_epoch, offset])
             try:
-                sample = self._read(candidate, rng)
-                self.reader.skips.succeeded()
-                return sample
+                return Tried(self._read(candidate, rng), damaged)
             except ClipError as cause:
-                self.reader.skips.failed(self.reader.clips[candidate].entry.path, cause)
-                self.report_skip(self.reader.clips[candidate].entry.path, len(self.reader.skips.skipped), self.reader.skips.read)
+                damaged.append((self.reader.clips[candidate].entry.path, cause))
+        shape = "×".join(map(str, self.reader.clips[int(batch[slot])].bucket))
         raise UserError(
-            "CLIPS_DAMAGED", f"expected one readable clip among {len(batch)}, got none", "`stagewright data check --decode` names them all"
+            "CLIPS_DAMAGED",
+            f"expected one readable clip of {shape}, got {len(damaged)} damaged ones; first: {damaged[0][1]}",
+            "`stagewright data check --decode` names them all",
         )
+
+    def _candidates(self, slot: int, batch: np.ndarray) -> Iterator[int]:
+        """The clip of a slot, then those of the same shape: first of its batch, then of the whole order. Each once."""
+        seen: set[int] = set()
+        members = next(members for members in self.order.members if batch[slot] in members)
+        for candidate in chain(np.roll(batch, -slot), members):
+            if int(candidate) not in seen:
+                seen.add(int(candidate))
+                yield int(candidate)
 
     def _read(self, place: int, rng: np.random.Generator) -> Sample:
         chosen, data = self.reader.clips[place], self.stage.data
-        spare = chosen.resampled - chosen.bucket[0]
-        variant = int(rng.integers(data.cache_variants)) if data.cache != "off" else None
-        start = (
-            _variant_start(variant, data.cache_variants, spare) if variant is not None else int(rng.integers(spare + 1)) if spare > 0 else 0
-        )
-        pixels = self.reader.window(place, start)
+        captions = chosen.entry.captions
+        caption = captions[int(rng.integers(len(captions)))] if captions else ""
+        spare = max(0, chosen.resampled - chosen.bucket[0])
+        if data.cache == "off":
+            variant, start = 0, int(rng.integers(spare + 1))
+        else:
+            # A cached clip must be the same whenever its number is: what was random follows from that number.
+            variant = int(rng.integers(data.cache_variants))
+            start = _variant_start(variant, data.cache_variants, spare)
+            rng = np.random.default_rng([data.seed & 0xFFFFFFFF, place, variant])
+        pixels = self.reader.window(place, start, self._crop_at(rng))
         if data.crop_size is not None:
             pixels = _vae_crop(pixels, data.crop_size, data.crop, rng)
         if data.flip and rng.random() < data.flip:
             pixels = pixels.flip(-1)
-        captions = chosen.entry.captions
-        caption = captions[int(rng.integers(len(captions)))] if captions else ""
-        return Sample(pixels, caption, place * data.cache_variants + (variant or 0), chosen.entry.path)
+        return Sample(pixels, caption, place * data.cache_variants + variant, chosen.entry.path)
+
+    def _crop_at(self, rng: np.random.Generator) -> CropAt:
+        data = self.stage.data
+        if data.crop == "none":
+            return None
+        return (rng.random(), rng.random()) if data.crop == "random" and data.crop_size is None and self.stage.shape.fixed else CENTRE
 
 
 def _variant_start(variant: int, variants: int, spare: int) -> int:
-    return round(variant * max(0, spare) / max(1, variants - 1)) if variants > 1 else max(0, spare) // 2
+    return round(variant * spare / (variants - 1)) if variants > 1 else spare // 2
 
 
 def _vae_crop(pixels_CTHW: Tensor, side: int, crop: str, rng: np.random.Generator) -> Tensor:
@@ -234,14 +302,6 @@ def _vae_crop(pixels_CTHW: Tensor, side: int, crop: str, rng: np.random.Generato
         return fitted(pixels_CTHW, side, side)
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     return pixels_CTHW[:, :, top : top + side, left : left + side]
-
-
-def held_out_places(clips: Sequence[Chosen], count: int) -> list[int]:
-    """The clips that are never trained on: those whose names hash lowest, so that adding clips moves few."""
-    ranked = sorted(
-        range(len(clips)), key=lambda place: hashlib.blake2b(clips[place].entry.path.rsplit("/", 1)[-1].encode(), digest_size=8).digest()
-    )
-    return sorted(ranked[:count])
 
 
 def stacked(samples: Sequence[Sample]) -> Tensor:
