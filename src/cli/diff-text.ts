@@ -90,20 +90,24 @@ export function sidesText({ before, after, unit }: Pick<Change, 'before' | 'afte
 }
 
 /** Ratio, delta, what a set gained and lost, defaults and renamings, each as a short text. */
-export function remarksOf({ ratio, delta, unit, added, removed, defaultChanged, renamed, origin }: Change): string[] {
-  const byDefault = defaultChanged
-    ? [`default changed ${defaultChanged.from} → ${defaultChanged.to}`]
-    : isDefault(origin.after)
-      ? ['back to the default']
-      : []
+export function remarksOf(change: Change): string[] {
+  const { ratio, delta, unit, added, removed, renamed } = change
   return [
     ...(ratio === undefined ? [] : [ratioText(ratio)]),
     ...(delta === undefined ? [] : [deltaText(delta, unit)]),
     ...(added?.map((member) => `+${valueText(member)}`) ?? []),
     ...(removed?.map((member) => `−${valueText(member)}`) ?? []),
-    ...byDefault,
+    ...defaultRemark(change),
     ...(renamed ? [`named ${renamed.before} → ${renamed.after}`] : []),
   ]
+}
+
+/** Whether a default, and whose, made the change. */
+function defaultRemark(change: Change): string[] {
+  const { defaultChanged, origin } = change
+  if (defaultChanged) return [`default changed ${defaultChanged.from} → ${defaultChanged.to}`]
+  if (!isDefault(origin.after) || change.after === undefined) return []
+  return [change.before === undefined ? 'by default' : 'back to the default']
 }
 
 function renameLines({ before, after }: Renaming, { columns }: TextStyle): string[] {

@@ -8,7 +8,6 @@ import { nearestName } from '../domain/nearest.ts'
 import { defaultStage, stageFields } from '../domain/stage/fields.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type Address, parseAddress } from './address.ts'
-import { runSide } from './run-side.ts'
 
 /** Where addresses are looked up. */
 export interface AddressContext {
@@ -90,9 +89,15 @@ async function readSides(
 ): Promise<readonly StageSide[]> {
   switch (address.kind) {
     case 'defaults':
-      return [ourDefaults(text)]
+      return [
+        address.version === undefined ? ourDefaults(text) : (await import('./script-sides.ts')).trainerDefaults(address.version, text),
+      ]
+    case 'script':
+      return (await import('./script-sides.ts')).scriptSides(resolve(context.cwd, address.file), text)
+    case 'upstream script':
+      return (await import('./script-sides.ts')).upstreamScriptSides(context.upstreamCheckout, address.version, address.path, text)
     case 'run':
-      return [runSide(context.runsFolder, address.run, address.checkpoint)]
+      return [(await import('./run-side.ts')).runSide(context.runsFolder, address.run, address.checkpoint)]
     default:
       throw new UserError('ADDRESS_KIND', `${text}: expected a recipe or defaults, got a ${address.kind}`)
   }

@@ -54,11 +54,14 @@ export function comparedSettings(a: StageSide, b: StageSide): SettingPair[] {
     .filter(({ path }) => path !== identity)
     .flatMap((field) => {
       const [before, after] = [valueAt(a.stage, field.path), valueAt(b.stage, field.path)]
-      const origin = { before: originOf(a, field.path), after: originOf(b, field.path) }
-      const shared = { group: field.group, impact: field.impact, origin, ...(field.unit ? { unit: field.unit } : {}) }
+      const shared = { group: field.group, impact: field.impact, ...(field.unit ? { unit: field.unit } : {}) }
       const inside = isRecord(before) && isRecord(after)
       const pairs = inside ? recordPairs(field.path, before, after) : [{ path: field.path, before, after }]
-      return pairs.map((pair) => ({ compared: { ...shared, ...pair }, meta: field, as: inside ? 'entry' : field.kind }))
+      return pairs.map((pair) => ({
+        compared: { ...shared, ...pair, origin: originsOf(pair.path, field.path, a, b) },
+        meta: field,
+        as: inside ? 'entry' : field.kind,
+      }))
     })
 }
 
@@ -71,8 +74,10 @@ function recordPairs(path: StagePath, before: Record<string, unknown>, after: Re
   }))
 }
 
-function originOf(side: StageSide, path: StagePath): Origin {
-  return side.origins.get(path) ?? { layer: 'schema default' }
+/** Origins of a setting; of the whole record where its entries have none of their own. */
+function originsOf(path: StagePath, field: StagePath, a: StageSide, b: StageSide): Compared['origin'] {
+  const of = ({ origins }: StageSide) => origins.get(path) ?? origins.get(field) ?? { layer: 'schema default' as const }
+  return { before: of(a), after: of(b) }
 }
 
 /** The change between two values of a setting; undefined where they mean the same. */

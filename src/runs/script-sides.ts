@@ -1,0 +1,88 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync, statSync } from 'node:fs'
+import { dirname, isAbsolute, join, normalize, posix } from 'node:path'
+import { UserError } from '../domain/errors.ts'
+import type { StageSide } from '../domain/stage/origin.ts'
+import { importScript } from '../upstream/import.ts'
+import { trainersOf } from '../upstream/trainer.ts'
+
+const mostBytes = 4 * 1024 * 1024
+
+/** Every launch of a script on this machine. Files it names are looked up beside it and in the folders above. */
+export function scriptSides(file: string, label: string): readonly StageSide[] {
+  const text = readSmall(file)
+  if (text === undefined) {
+    throw new UserError('SCRIPT_FILE', `${label}: expected a readable script of at most 4 MiB, got none`, { hint: 'check the name' })
+  }
+  return launchesOf(importScript(text, { file: label, readFile: (path) => readNear(dirname(file), path) }), label)
+}
+
+/** Every launch of a script at a version, read from a checkout with `git show`, so that nothing is checked out. */
+export function upstreamScriptSides(checkout: string | undefined, version: string, path: string, label: string): readonly StageSide[] {
+  if (checkout === undefined) {
+    throw new UserError('UPSTREAM_CHECKOUT', `${label}: expected a checkout of Open-Sora-Plan to read it from, got none`, {
+      hint: 'give --upstream FOLDER, or set STAGEWRIGHT_UPSTREAM',
+    })
+  }
+  const text = atVersion(checkout, version, path)
+  if (text === undefined) {
+    throw new UserError('SCRIPT_FILE', `${label}: expected ${path} at ${version} of ${checkout}, got no such file`, {
+      hint: `git -C ${checkout} ls-tree -r --name-only ${version}`,
+    })
+  }
+  const readFile = (named: string) => (leavesFolder(named) ? undefined : atVersion(checkout, version, posix.normalize(named)))
+  return launchesOf(importScript(text, { file: label, trainer: version, readFile }), label)
+}
+
+/** What the text-to-video trainer of a version does with no option at all. */
+export function trainerDefaults(version: string, label: string): StageSide {
+  const trainer = trainersOf(version).find(({ family }) => family === 'diffusion') ?? trainersOf(version)[0]
+  const [side] = importScript(`python ${trainer?.path}`, { file: label, trainer: version })
+  if (side) return { ...side, findings: [] }
+  throw new UserError('UPSTREAM_VERSION', `${label}: expected a version whose trainer is known, got ${version}`)
+}
+
+function launchesOf(sides: readonly StageSide[], label: string): readonly StageSide[] {
+  if (sides.length === 1) return sides
+  if (sides.length > 1) return sides.map((side) => ({ ...side, label: `${label} (${side.stage.name})` }))
+  throw new UserError('SCRIPT_LAUNCH', `${label}: expected the launch of one of upstream’s trainers, got none`, {
+    hint: '`stagewright lint` says what it found; --trainer names a version',
+  })
+}
+
+function readNear(folder: string, named: string): string | undefined {
+  if (leavesFolder(named)) return undefined
+  const above = [folder]
+  while (above.length < 6 && dirname(above.at(-1) ?? '') !== above.at(-1)) above.push(dirname(above.at(-1) ?? ''))
+  for (const base of above) {
+    const text = readSmall(join(base, named))
+    if (text !== undefined) return text
+  }
+  return undefined
+}
+
+function readSmall(file: string): string | undefined {
+  try {
+    const info = statSync(file)
+    return info.isFile() && info.size <= mostBytes ? readFileSync(file, 'utf8') : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Scripts come from anywhere: what they name is read inside the tree they belong to, and nowhere else. */
+function leavesFolder(path: string): boolean {
+  return isAbsolute(path) || normalize(path).startsWith('..') || path.includes('\0') || path.startsWith('-')
+}
+
+function atVersion(checkout: string, version: string, path: string): string | undefined {
+  try {
+    return execFileSync('git', ['-C', checkout, 'show', `${version}:${path}`], {
+      encoding: 'utf8',
+      maxBuffer: mostBytes,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+  } catch {
+    return undefined
+  }
+}
