@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { findPython } from '../bridge/environment.ts'
 import { UserError } from '../domain/errors.ts'
 import { loadPlan } from '../weights/load-plan.ts'
-import { moduleTree, type TreeNode } from '../weights/module-tree.ts'
+import { moduleTree } from '../weights/module-tree.ts'
 import { parseNameMap } from '../weights/name-map.ts'
 import { diffLines, findingLines, planLines, treeLines } from '../weights/text.ts'
 import { verifyWeights } from '../weights/verify.ts'
@@ -20,20 +20,16 @@ export function listWeights({ path, depth, use, json }: ListArguments, world: Wo
   if (!(Number.isInteger(depth) && depth > 0))
     throw new UserError('DEPTH', `--depth: expected a whole number from 1, got ${depth}`, { hint: 'for example --depth 2' })
   const set = weightSet(resolve(world.cwd, path), use)
-  const tree = moduleTree(set)
+  const tree = moduleTree(set, depth)
   if (json)
     writeJson(world.stdout, {
       formatVersion,
       path: set.path,
       files: set.files,
       metadata: Object.fromEntries(set.metadata),
-      tree: pruned(tree, depth),
+      tree,
     })
-  else writeLines(world.stdout, treeLines(tree, depth))
-}
-
-function pruned(node: TreeNode, depth: number): TreeNode {
-  return { ...node, children: depth === 0 ? [] : node.children.map((child) => pruned(child, depth - 1)) }
+  else writeLines(world.stdout, treeLines(tree))
 }
 
 /** Exit code 1 where anything was found. */

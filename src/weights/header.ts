@@ -3,8 +3,11 @@ import safetensors from 'safetensors'
 import { UserError } from '../domain/errors.ts'
 import { Findings, type WeightFinding } from './finding.ts'
 import { headerLength, prefixBytes, scanHeader } from './header-scan.ts'
+import { quickScan } from './quick-scan.ts'
 
 export interface TensorInfo {
+  /** The file whose bytes `begin` to `end` hold it. */
+  readonly file: string
   readonly dtype: string
   readonly shape: readonly number[]
   /** First byte of its data, from the start of the file. */
@@ -45,11 +48,16 @@ export function inspectHeader(path: string): InspectedHeader {
   const findings = new Findings()
   const { json, fileBytes } = readHeaderBytes(path, findings)
   if (json === undefined) return { header: undefined, findings: findings.list }
+  const dataStart = prefixBytes + json.length
+  const dataBytes = fileBytes - dataStart
+  const quick = quickScan(json, dataStart, fileBytes)
+  if (quick !== undefined)
+    return { header: { tensors: packageTensors(path, quick.text, dataStart), metadata: quick.metadata, dataBytes }, findings: [] }
   const scan = scanHeader(json, fileBytes, findings)
   if (findings.hasErrors) return { header: undefined, findings: findings.list }
-  const found = packageTensors(json, prefixBytes + json.length)
+  const found = packageTensors(path, withoutMetadata(json), dataStart)
   const tensors = new Map(scan.tensors.map(({ name }) => [name, placed(found, name)]))
-  return { header: { tensors, metadata: scan.metadata, dataBytes: fileBytes - prefixBytes - json.length }, findings: findings.list }
+  return { header: { tensors, metadata: scan.metadata, dataBytes }, findings: findings.list }
 }
 
 function readHeaderBytes(path: string, findings: Findings): { json: Uint8Array | undefined; fileBytes: number } {
@@ -96,21 +104,24 @@ function placed(found: ReadonlyMap<string, TensorInfo>, name: string): TensorInf
   return tensor
 }
 
-/**
- * Tensors by the npm package `safetensors`, from a header that was checked before.
- * The package throws on `__metadata__`, ignores where a view starts in its buffer, and adds the header's length to each offset;
- * so it gets a fresh copy without metadata, padded to the old length, and its offsets count from the start of the file.
- */
-function packageTensors(json: Uint8Array, dataStart: number): Map<string, TensorInfo> {
+function withoutMetadata(json: Uint8Array): string {
   const entries = JSON.parse(new TextDecoder().decode(json))
-  const hasMetadata = Object.hasOwn(entries, '__metadata__')
-  if (hasMetadata) delete entries.__metadata__
+  delete entries.__metadata__
+  return JSON.stringify(entries)
+}
+
+/**
+ * Tensors by the npm package `safetensors`, from a header that was checked before and holds no `__metadata__`.
+ * The package throws on `__metadata__`, ignores where a view starts in its buffer, and adds the header's length to each offset;
+ * so it gets a fresh buffer, padded to the old length, and its offsets count from the start of the file.
+ */
+function packageTensors(file: string, text: string, dataStart: number): Map<string, TensorInfo> {
   const bytes = new Uint8Array(dataStart).fill(0x20)
-  bytes.set(hasMetadata ? new TextEncoder().encode(JSON.stringify(entries)) : json, prefixBytes)
+  new TextEncoder().encodeInto(text, bytes.subarray(prefixBytes))
   new DataView(bytes.buffer).setBigUint64(0, BigInt(dataStart - prefixBytes), true)
   const tensors = new Map<string, TensorInfo>()
   for (const [name, { dtype, shape, data_offsets }] of new safetensors.SafeTensor(bytes).metadata) {
-    tensors.set(name, { dtype, shape, begin: data_offsets[0] ?? 0, end: data_offsets[1] ?? 0 })
+    tensors.set(name, { file, dtype, shape, begin: data_offsets[0] ?? 0, end: data_offsets[1] ?? 0 })
   }
   return tensors
 }

@@ -26,22 +26,33 @@ interface Growing {
   readonly children: Map<string, Growing>
 }
 
-/** Tensors as a tree by the dots in their names, with totals in every module. Shapes stand at the leaves. */
-export function moduleTree(set: Pick<WeightSet, 'tensors'>): TreeNode {
+/** Tensors as a tree by the dots in their names, `depth` levels deep, with totals in every module. Shapes stand at the leaves. */
+export function moduleTree(set: Pick<WeightSet, 'tensors'>, depth = Number.POSITIVE_INFINITY): TreeNode {
   const root = grown('', '')
   for (const [name, { dtype, shape, begin, end }] of set.tensors) {
+    const parameters = parametersOf(shape)
+    count(root, dtype, parameters, end - begin)
     let node = root
-    const parts = name.split('.')
-    count(node, dtype, parametersOf(shape), end - begin)
-    for (const [place, part] of parts.entries()) {
-      const child = node.children.get(part) ?? grown(part, parts.slice(0, place + 1).join('.'))
-      node.children.set(part, child)
-      node = child
-      count(node, dtype, parametersOf(shape), end - begin)
+    let start = 0
+    for (let level = 0; level < depth && start <= name.length; level += 1) {
+      const dot = name.indexOf('.', start)
+      const stop = dot === -1 ? name.length : dot
+      node = childOf(node, name, start, stop)
+      count(node, dtype, parameters, end - begin)
+      start = stop + 1
     }
-    node.shape = shape
+    if (start > name.length) node.shape = shape
   }
   return finished(root)
+}
+
+function childOf(node: Growing, name: string, start: number, stop: number): Growing {
+  const label = name.slice(start, stop)
+  const known = node.children.get(label)
+  if (known !== undefined) return known
+  const child = grown(label, name.slice(0, stop))
+  node.children.set(label, child)
+  return child
 }
 
 function grown(label: string, name: string): Growing {

@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { UserError } from '../domain/errors.ts'
-import type { PlacedTensor } from './weight-set.ts'
+import type { TensorInfo } from './header.ts'
 
 /** Bytes read at a time; larger blocks leave the processor's cache, smaller ones cost calls. */
 const blockBytes = 4 * 1024 * 1024
@@ -12,7 +12,7 @@ export class PairReader {
   readonly #b = Buffer.from(new ArrayBuffer(blockBytes))
 
   /** True where the tensors, of equal size, have the same bytes; stops at the first difference. */
-  sameBytes(a: PlacedTensor, b: PlacedTensor): boolean {
+  sameBytes(a: TensorInfo, b: TensorInfo): boolean {
     const bytes = a.end - a.begin
     for (let done = 0; done < bytes; done += blockBytes) {
       const count = Math.min(blockBytes, bytes - done)
@@ -24,7 +24,7 @@ export class PairReader {
   }
 
   /** Gives matching blocks of `valuesPerBlock` values at most, as fresh buffers that start at byte 0. */
-  *blocks(a: PlacedTensor, b: PlacedTensor, values: number, bytesOf: { readonly a: number; readonly b: number }) {
+  *blocks(a: TensorInfo, b: TensorInfo, values: number, bytesOf: { readonly a: number; readonly b: number }) {
     const valuesPerBlock = blockBytes / 8
     for (let done = 0; done < values; done += valuesPerBlock) {
       const count = Math.min(valuesPerBlock, values - done)
@@ -39,7 +39,7 @@ export class PairReader {
     this.#files.clear()
   }
 
-  #fill(tensor: PlacedTensor, from: number, count: number, into: Buffer): void {
+  #fill(tensor: TensorInfo, from: number, count: number, into: Buffer): void {
     let done = 0
     while (done < count) {
       const got = readSync(this.#opened(tensor.file), into, done, count - done, tensor.begin + from + done)

@@ -10,19 +10,21 @@ import type { Distance, TensorChange, WeightDiff } from './weight-diff.ts'
 const columns = 80
 const listed = 20
 
-/** A tree down to `depth` levels below the root, one line a module or tensor: name, parameters, bytes, dtypes, shape. */
-export function treeLines(root: TreeNode, depth: number): string[] {
+/** A tree, one line a module or tensor: name, parameters, bytes, dtypes, shape; then the total. */
+export function treeLines(root: TreeNode): string[] {
   const lines: string[] = []
-  const visit = (node: TreeNode, level: number) => {
+  const visit = (node: TreeNode, indent: string) => {
     for (const child of node.children) {
-      const isLeaf = child.children.length === 0
-      const what = isLeaf && child.shape ? `[${child.shape.join(', ')}]` : `${child.tensors} tensors`
-      lines.push(row(`${'  '.repeat(level)}${safe(child.label)}`, child, what))
-      if (level + 1 < depth) visit(child, level + 1)
+      lines.push(row(indent + safe(child.label), child, child.shape ? `[${child.shape.join(', ')}]` : tensorCount(child)))
+      visit(child, `${indent}  `)
     }
   }
-  visit(root, 0)
-  return [...lines, row('total', root, `${root.tensors} tensors`)]
+  visit(root, '')
+  return [...lines, row('total', root, tensorCount(root))]
+}
+
+function tensorCount({ tensors }: TreeNode): string {
+  return tensors === 1 ? '1 tensor' : `${tensors} tensors`
 }
 
 function row(label: string, node: TreeNode, what: string): string {
@@ -135,11 +137,13 @@ function shortNumber(value: number): string {
 }
 
 function cut(text: string, width = columns): string {
+  if (text.length <= width) return text
   const letters = [...text]
   return letters.length <= width ? text : `${letters.slice(0, width - 1).join('')}…`
 }
 
 /** Names come from files: what a terminal would obey is escaped. */
 function safe(text: string): string {
+  if (/^[ -~]*$/.test(text)) return text
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (letter) => `\\u{${letter.codePointAt(0)?.toString(16)}}`)
 }

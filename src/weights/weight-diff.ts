@@ -3,9 +3,10 @@
  */
 
 import { decodableBytes, valuesOf } from './decode.ts'
+import type { TensorInfo } from './header.ts'
 import { mappedNames, type NameMap } from './name-map.ts'
 import { PairReader } from './pair-reader.ts'
-import { type PlacedTensor, parametersOf, type WeightSet } from './weight-set.ts'
+import { parametersOf, type WeightSet } from './weight-set.ts'
 
 /** How far the values of b are from those of a. */
 export interface Distance {
@@ -91,8 +92,8 @@ export function diffWeights(a: WeightSet, b: WeightSet, map: NameMap = []): Weig
 
 function compared(
   name: string,
-  a: PlacedTensor,
-  b: PlacedTensor,
+  a: TensorInfo,
+  b: TensorInfo,
   reader: PairReader,
 ): { change: TensorChange | undefined; sums: Sums | undefined } {
   const parameters = parametersOf(b.shape)
@@ -104,7 +105,7 @@ function compared(
   return { change: { kind: 'changed', name, dtypes: [a.dtype, b.dtype], parameters, distance: sums && distanceOf(sums) }, sums }
 }
 
-function sumsOf(a: PlacedTensor, b: PlacedTensor, values: number, reader: PairReader): Sums | undefined {
+function sumsOf(a: TensorInfo, b: TensorInfo, values: number, reader: PairReader): Sums | undefined {
   const [bytesA, bytesB] = [decodableBytes(a.dtype), decodableBytes(b.dtype)]
   if (bytesA === undefined || bytesB === undefined) return undefined
   const sums: Sums = { maxAbs: 0, squaredDifference: 0, squaredA: 0, changed: 0, nonFinite: 0 }

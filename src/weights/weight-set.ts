@@ -4,17 +4,12 @@ import { readHeader, type TensorInfo } from './header.ts'
 import { locateWeights, type WeightChoice } from './layout.ts'
 import { readShardIndex } from './shard-index.ts'
 
-export interface PlacedTensor extends TensorInfo {
-  /** The file whose bytes `begin` to `end` hold it. */
-  readonly file: string
-}
-
 /** Weights as one flat list of tensors, however many files hold them. */
 export interface WeightSet {
   /** The file or index they were read from. */
   readonly path: string
   readonly files: readonly string[]
-  readonly tensors: ReadonlyMap<string, PlacedTensor>
+  readonly tensors: ReadonlyMap<string, TensorInfo>
   readonly metadata: ReadonlyMap<string, string>
   /** Bytes of all tensors. */
   readonly dataBytes: number
@@ -31,19 +26,18 @@ export function weightSet(path: string, choice: WeightChoice = 'ema-or-raw'): We
 
 function ofFile(path: string): WeightSet {
   const { tensors, metadata, dataBytes } = readHeader(path)
-  const placed = new Map([...tensors].map(([name, tensor]) => [name, { ...tensor, file: path }]))
-  return { path, files: [path], tensors: placed, metadata, dataBytes }
+  return { path, files: [path], tensors, metadata, dataBytes }
 }
 
 function ofIndex(path: string, folder: string): WeightSet {
   const { fileOf } = readShardIndex(path)
   const files = [...new Set(fileOf.values())]
   const shards = new Map(files.map((file) => [file, readHeader(join(folder, file))]))
-  const tensors = new Map<string, PlacedTensor>()
+  const tensors = new Map<string, TensorInfo>()
   for (const [name, file] of fileOf) {
     const tensor = shards.get(file)?.tensors.get(name)
     if (tensor === undefined) throw mismatch(path, `expected the tensor ${name} in ${file}, got none`)
-    tensors.set(name, { ...tensor, file: join(folder, file) })
+    tensors.set(name, tensor)
   }
   for (const [file, { tensors: inside }] of shards) {
     for (const name of inside.keys())

@@ -40,9 +40,9 @@ written(folder, 'b.safetensors', validFile({ 'blocks.0.weight': float32(1, 2.5),
 test('ls prints modules, totals and no more columns than 80', async () => {
   const { text } = await ran('ls', 'a.safetensors')
   expect(text).toMatchInlineSnapshot(`
-    "blocks                                    2       8 B  F32  1 tensors
-      0                                       2       8 B  F32  1 tensors
-    out                                       1       4 B  F32  1 tensors
+    "blocks                                    2       8 B  F32  1 tensor
+      0                                       2       8 B  F32  1 tensor
+    out                                       1       4 B  F32  1 tensor
       bias                                    1       4 B  F32  [1]
     total                                     3      12 B  F32  2 tensors
     "

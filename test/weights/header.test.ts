@@ -2,7 +2,10 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import safetensors from 'safetensors'
 import { describe, expect, test, vi } from 'vitest'
+import { Findings } from '../../src/weights/finding.ts'
 import { inspectHeader, readHeader } from '../../src/weights/header.ts'
+import { scanHeader } from '../../src/weights/header-scan.ts'
+import { quickScan } from '../../src/weights/quick-scan.ts'
 import { float32, rawFile, temporaryFolder, validFile, written } from './made-file.ts'
 
 vi.mock('safetensors', async (original) => {
@@ -144,6 +147,28 @@ describe('for any file', () => {
       ),
       { numRuns: 100 },
     )
+  })
+
+  test('the quick scan never accepts what the slow one finds fault with, and reads the same', () => {
+    const mutation = fc.array(fc.tuple(fc.nat(), fc.constantFrom(...Buffer.from('0123456789{}[]",:\\\\udF. a'))), { maxLength: 3 })
+    let quickOnes = 0
+    fc.assert(
+      fc.property(tensors, mutation, (made, changes) => {
+        const file = validFile(made, { format: 'pt' })
+        const headerEnd = 8 + Number(file.readBigUInt64LE())
+        for (const [place, value] of changes) file[8 + (place % (headerEnd - 8))] = value
+        const quick = quickScan(file.subarray(8, headerEnd), headerEnd, file.length)
+        if (quick === undefined) return
+        quickOnes += 1
+        const slow = scanHeader(file.subarray(8, headerEnd), file.length, new Findings())
+        expect(slow.findings.list).toEqual([])
+        const facts = (scan: Pick<typeof quick, 'tensors'>) => scan.tensors.map(({ entryOffset, ...tensor }) => tensor)
+        expect(facts(quick)).toEqual(facts(slow))
+        expect(quick.metadata).toEqual(slow.metadata)
+      }),
+      { numRuns: 500 },
+    )
+    expect(quickOnes).toBeGreaterThan(20)
   })
 
   test('no mutation makes the reader throw, and what it accepts lies inside the file', () => {
