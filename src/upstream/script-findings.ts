@@ -1,0 +1,47 @@
+import type { Finding, Severity } from '../domain/stage/origin.ts'
+import type { Secrets } from './secrets.ts'
+import type { ShellScript } from './shell.ts'
+import type { Place } from './shell-lines.ts'
+
+/** What is wrong with a script as bash reads it, whatever it starts. */
+export function scriptFindings(shell: ShellScript, secrets: Secrets, file: string): Finding[] {
+  const finding = (
+    rule: string,
+    severity: Severity,
+    { line, column }: Place,
+    message: string,
+    hint: string,
+    paths: readonly string[] = [],
+  ) => ({
+    rule,
+    severity,
+    message,
+    where: { file, line, column },
+    paths,
+    hint,
+  })
+  const syntax = shell.errors.map((error) => finding('shell-syntax', 'error', error, `bash: ${error.message}`, 'correct the script'))
+  const keys = secrets.found.map((secret) =>
+    finding(
+      'secret-in-script',
+      'warn',
+      secret,
+      `${secret.name}: expected no key in a script, got one`,
+      'revoke it, and read it from the environment',
+      [secret.name],
+    ),
+  )
+  const orphans = shell.commands
+    .filter(({ words }) => /^--?[A-Za-z]/.test(words[0]?.text ?? ''))
+    .map((command) =>
+      finding(
+        'orphaned-flags',
+        'error',
+        command,
+        `${secrets.without(command.words[0]?.text ?? '')}: expected a command, got a flag; the command above ended early and this line is not part of it`,
+        'look for a missing backslash, a blank after one, or a comment between the lines',
+        command.words.flatMap(({ text }) => /^--?([A-Za-z][\w.-]*)/.exec(text)?.[1] ?? []),
+      ),
+    )
+  return [...syntax, ...keys, ...orphans]
+}

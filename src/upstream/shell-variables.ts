@@ -1,0 +1,140 @@
+import type { ArithmeticExpression, ParameterExpansionPart, Word, WordPart } from 'unbash'
+import type { Place } from './shell-lines.ts'
+
+export interface Expanded {
+  readonly text: string
+  readonly unset: readonly string[]
+  readonly expanded: boolean
+}
+
+type Arithmetic = (expression: ArithmeticExpression | undefined, variable: (name: string) => string | undefined) => number | undefined
+
+/** Variables of a script while it is read, and the expansion of words with them. */
+export class ShellVariables {
+  readonly set = new Map<string, { readonly value: string; readonly place: Place }>()
+  private readonly lists = new Map<string, readonly string[]>()
+
+  constructor(private readonly arithmetic: Arithmetic) {}
+
+  text(name: string): string | undefined {
+    return this.set.get(name)?.value ?? this.lists.get(name)?.[0]
+  }
+
+  assign(name: string, value: string, place: Place): void {
+    this.set.set(name, { value, place })
+  }
+
+  assignList(name: string, values: readonly string[], append: boolean): void {
+    this.lists.set(name, [...(append ? (this.lists.get(name) ?? []) : []), ...values])
+  }
+
+  /** The words one word becomes: none, one, or several where an unquoted variable holds blanks or a list is spread. */
+  expand(word: Word, whole: boolean): readonly Expanded[] {
+    if (!word.parts) return [{ text: word.value, unset: [], expanded: false }]
+    const [only] = word.parts
+    const spread = word.parts.length === 1 && only ? this.spread(only) : undefined
+    if (spread) return spread.map((text) => ({ text, unset: [], expanded: true }))
+    const unset: string[] = []
+    const text = word.parts.map((part) => this.part(part, unset)).join('')
+    const quoted = word.parts.some(({ type }) => /Quoted|Literal/.test(type))
+    const expanded = word.parts.some((part) => isExpansion(part))
+    if (!whole && !quoted && expanded && unset.length === 0) {
+      return text
+        .split(/[ \t\n]+/)
+        .filter((piece) => piece !== '')
+        .map((piece) => ({ text: piece, unset: [], expanded }))
+    }
+    return [{ text, unset, expanded }]
+  }
+
+  /** `"${LIST[@]}"` as its elements. */
+  private spread(part: WordPart): readonly string[] | undefined {
+    const inner = part.type === 'DoubleQuoted' && part.parts.length === 1 ? part.parts[0] : part
+    if (inner?.type !== 'ParameterExpansion' || !['@', '*'].includes(inner.index?.value ?? '')) return undefined
+    return this.lists.get(inner.parameter)
+  }
+
+  private part(part: WordPart, unset: string[]): string {
+    switch (part.type) {
+      case 'DoubleQuoted':
+      case 'LocaleString':
+        return part.parts.map((child) => this.part(child, unset)).join('')
+      case 'SimpleExpansion':
+        return this.named(part.text.slice(1), part.text, unset)
+      case 'ParameterExpansion':
+        return this.parameter(part, unset)
+      case 'ArithmeticExpansion': {
+        const value = this.arithmetic(part.expression, (name) => this.text(name))
+        if (value === undefined) unset.push(...namesIn(part.text).filter((name) => this.text(name) === undefined))
+        return value === undefined ? part.text : String(value)
+      }
+      case 'Literal':
+      case 'SingleQuoted':
+      case 'AnsiCQuoted':
+        return part.value
+      default:
+        return part.text
+    }
+  }
+
+  private named(name: string, written: string, unset: string[]): string {
+    const value = this.text(name)
+    if (value === undefined) unset.push(name)
+    return value ?? written
+  }
+
+  private parameter(part: ParameterExpansionPart, unset: string[]): string {
+    const { parameter, operation, index } = part
+    if (index && /^\d+$/.test(index.value))
+      return this.lists.get(parameter)?.[Number(index.value)] ?? this.named(`${parameter}[${index.value}]`, part.text, unset)
+    const value = this.text(parameter)
+    const operand = (word: Word) =>
+      this.expand(word, true)
+        .map(({ text }) => text)
+        .join(' ')
+    if (operation?.type === 'Default') {
+      const given = value !== undefined && (value !== '' || !operation.operator.startsWith(':'))
+      if (operation.operator.endsWith('+')) return given ? operand(operation.operand) : ''
+      if (given) return value
+      return operation.operator.endsWith('?') ? this.named(parameter, part.text, unset) : operand(operation.operand)
+    }
+    if (value === undefined) return this.named(parameter, part.text, unset)
+    switch (operation?.type) {
+      case undefined:
+        return part.prefix === '#' ? String(value.length) : value
+      case 'Replace':
+        return replaced(value, operation.operator, operand(operation.pattern), operand(operation.replacement))
+      case 'Remove':
+        return removed(value, operation.operator, operand(operation.operand))
+      default:
+        return part.text
+    }
+  }
+}
+
+function isExpansion(part: WordPart): boolean {
+  if (part.type === 'DoubleQuoted') return part.parts.some(isExpansion)
+  return /Expansion$/.test(part.type)
+}
+
+function namesIn(text: string): string[] {
+  return [...new Set(text.match(/[A-Za-z_]\w*/g) ?? [])]
+}
+
+function replaced(value: string, operator: string, pattern: string, replacement: string): string {
+  return operator === '//' ? value.replaceAll(pattern, () => replacement) : value.replace(pattern, () => replacement)
+}
+
+/** `${x%.sh}` and its kin: shell patterns with `*` and `?`, from the end or the start, shortest or longest. */
+function removed(value: string, operator: string, pattern: string): string {
+  const source = pattern
+    .replace(/[.+^${}()|[\]\\]/g, '\\$&')
+    .replaceAll('*', '[^]*')
+    .replaceAll('?', '[^]')
+  const matcher = new RegExp(`^${source}$`)
+  const cuts = Array.from({ length: value.length + 1 }, (_, cut) => cut)
+  const atEnd = operator.startsWith('%')
+  const ordered = (operator.length === 1) === atEnd ? cuts.reverse() : cuts
+  const cut = ordered.find((at) => matcher.test(atEnd ? value.slice(at) : value.slice(0, at)))
+  return cut === undefined ? value : atEnd ? value.slice(0, cut) : value.slice(cut)
+}
