@@ -12,7 +12,43 @@ import { verifyWeights } from '../weights/verify.ts'
 import { diffWeights } from '../weights/weight-diff.ts'
 import { weightSet } from '../weights/weight-set.ts'
 import { type World, writeJson, writeLines } from './terminal.ts'
-import type { ConvertArguments, ListArguments, VerifyArguments, WeightCheckArguments, WeightDiffArguments } from './weights.ts'
+
+type Use = 'ema' | 'raw' | undefined
+
+export interface ListArguments {
+  path: string
+  depth: number
+  use: Use
+  json: boolean
+}
+
+export interface VerifyArguments {
+  paths: string[]
+  use: Use
+  json: boolean
+}
+
+export interface WeightDiffArguments {
+  a: string
+  b: string
+  map: string[]
+  use: Use
+  full: boolean
+  json: boolean
+}
+
+export interface WeightCheckArguments {
+  folder: string
+  accept: string[]
+  use: Use
+  full: boolean
+  json: boolean
+}
+
+export interface ConvertArguments {
+  file: string
+  out: string
+}
 
 const formatVersion = 1
 

@@ -1,42 +1,7 @@
 import type { CommandModule } from 'yargs'
 import type { World } from './terminal.ts'
 
-type Use = 'ema' | 'raw' | undefined
-
-export interface ListArguments {
-  path: string
-  depth: number
-  use: Use
-  json: boolean
-}
-
-export interface VerifyArguments {
-  paths: string[]
-  use: Use
-  json: boolean
-}
-
-export interface WeightDiffArguments {
-  a: string
-  b: string
-  map: string[]
-  use: Use
-  full: boolean
-  json: boolean
-}
-
-export interface WeightCheckArguments {
-  folder: string
-  accept: string[]
-  use: Use
-  full: boolean
-  json: boolean
-}
-
-export interface ConvertArguments {
-  file: string
-  out: string
-}
+import type { ConvertArguments, ListArguments, VerifyArguments, WeightCheckArguments, WeightDiffArguments } from './weights-run.ts'
 
 const json = { type: 'boolean', default: false, describe: 'as JSON' } as const
 const full = { type: 'boolean', default: false, describe: 'every line' } as const
@@ -138,13 +103,11 @@ function convertCommand(world: World): CommandModule<object, ConvertArguments> {
     command: 'convert <file> <out>',
     describe: 'a pickle of weights (.ckpt, .pt, .bin) as safetensors, once; code in it is never run',
     builder: (yargs) =>
-      yargs
-        .positional('file', { type: 'string', demandOption: true, describe: 'the pickle' })
-        .positional('out', {
-          type: 'string',
-          demandOption: true,
-          describe: 'a .safetensors file, or a folder where config.json lies beside the pickle',
-        }),
+      yargs.positional('file', { type: 'string', demandOption: true, describe: 'the pickle' }).positional('out', {
+        type: 'string',
+        demandOption: true,
+        describe: 'a .safetensors file, or a folder where config.json lies beside the pickle',
+      }),
     handler: async (args) => (await import('./weights-run.ts')).convert(args, world),
   }
 }

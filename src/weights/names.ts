@@ -11,9 +11,9 @@ export function hostility(name: string): string | undefined {
   return pathHostility(name)
 }
 
-/** True for names that are surely harmless: letters, digits, `_` and `-` between dots. Cheap, where `hostility` explains. */
+/** True for names that are surely harmless: letters, digits, `.`, `_` and `-`. Cheap, where `hostility` explains. */
 export function isPlainName(name: string): boolean {
-  return /^[A-Za-z][\w-]*(?:\.[\w-]+)*$/.test(name) && name.length <= longest && !forbiddenWords.has(name) && !name.includes('__proto__')
+  return /^[A-Za-z][\w.-]*$/.test(name) && name.length <= longest && !forbiddenWords.has(name) && !name.includes('__proto__')
 }
 
 /** Why a name must not be joined to a folder, or undefined. */

@@ -35,10 +35,11 @@ export function quickScan(json: Uint8Array, dataStart: number, fileBytes: number
   return isContiguous(tensors, fileBytes - dataStart) ? { text: withoutMetadata(text, entries), tensors, metadata } : undefined
 }
 
+/** Takes the metadata out of the entries, which nothing else holds. */
 function withoutMetadata(text: string, entries: Record<string, unknown>): string {
   if (!('__metadata__' in entries)) return text
-  const { __metadata__: _, ...tensors } = entries
-  return JSON.stringify(tensors)
+  delete entries.__metadata__
+  return JSON.stringify(entries)
 }
 
 /** The parsed text if it is ASCII and its own re-serialisation. Escaped surrogates could be lone ones. */
@@ -86,9 +87,10 @@ function isLengths(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((length) => Number.isSafeInteger(length) && length >= 0)
 }
 
+/** True where the header lists tensors in the order of their data, as the reference writer does. */
 function isContiguous(tensors: readonly DeclaredTensor[], dataBytes: number): boolean {
   let end = 0
-  for (const tensor of [...tensors].sort((a, b) => a.begin - b.begin)) {
+  for (const tensor of tensors) {
     if (tensor.begin !== end) return false
     end = tensor.end
   }
