@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from osplan.domain.errors import UserError
+
 TIME_CHANNELS = 256
 MAX_PERIOD = 10_000
 
@@ -82,3 +84,12 @@ def unpatchified(x_BND: Tensor, grid: tuple[int, int, int], patch: tuple[int, in
     p_t, p_h, p_w = patch
     x = x_BND.view(-1, frames, height, wide, p_t, p_h, p_w, channels).permute(0, 7, 1, 4, 2, 5, 3, 6)
     return x.reshape(len(x), channels, frames * p_t, height * p_h, wide * p_w)
+
+
+def check_latents(hidden_BCTHW: Tensor, channels: int, patch: int) -> None:
+    """Refuses latents that do not fit a model, with UserError LATENT_SHAPE."""
+    got = tuple(hidden_BCTHW.shape)
+    if len(got) != 5 or got[1] != channels:
+        raise UserError("LATENT_SHAPE", f"latents: expected (batch, {channels} channels, frames, height, width), got {got}")
+    if got[3] % patch or got[4] % patch:
+        raise UserError("LATENT_SHAPE", f"latents: expected height and width in multiples of {patch}, got {got[3]}×{got[4]}")

@@ -27,11 +27,11 @@ def final_norm(x: Tensor) -> Tensor:
 
 
 class _Projection(nn.Module):
-    def __init__(self, width: int, hidden: int, activation: str, *, bias: bool) -> None:
+    def __init__(self, width: int, hidden: int, activation: str, linear: type[nn.Linear], *, bias: bool) -> None:
         super().__init__()
         self.gated = activation == "geglu"
         self.approximate = "tanh" if activation == "gelu-approximate" else "none"
-        self.proj = nn.Linear(width, 2 * hidden if self.gated else hidden, bias=bias)
+        self.proj = linear(width, 2 * hidden if self.gated else hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.proj(x)
@@ -44,11 +44,18 @@ class _Projection(nn.Module):
 class FeedForward(nn.Module):
     """Linear, activation, linear, four times as wide in between. Parameters carry upstream's names."""
 
-    def __init__(self, width: int, activation: str = "gelu-approximate", *, bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        activation: str = "gelu-approximate",
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        linear: type[nn.Linear] = nn.Linear,
+    ) -> None:
         super().__init__()
-        self.net = nn.ModuleList(
-            [_Projection(width, 4 * width, activation, bias=bias), nn.Dropout(dropout), nn.Linear(4 * width, width, bias=bias)]
-        )
+        projection = _Projection(width, 4 * width, activation, linear, bias=bias)
+        self.net = nn.ModuleList([projection, nn.Dropout(dropout), linear(4 * width, width, bias=bias)])
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) to (…, D)."""

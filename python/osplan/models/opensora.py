@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from osplan.domain.errors import UserError
 from osplan.models.attention import Attention, text_mask
-from osplan.models.embeddings import AdaptiveTime, PatchEmbed, TwoLinears, unpatchified
+from osplan.models.embeddings import AdaptiveTime, PatchEmbed, TwoLinears, check_latents, unpatchified
 from osplan.models.fixed_positions import frame_positions, time_positions
 from osplan.models.inpaint import InpaintEmbed
+from osplan.models.joint_images import clip_and_pictures
 from osplan.models.modulation import FeedForward, final_norm, modulated, random_table
 from osplan.models.opensora_config import OpenSoraConfig
 from osplan.models.recompute import Recompute, run_block
@@ -103,43 +103,13 @@ class OpenSora(nn.Module):
         For inpainting the channels are the noisy latents, the latents of the known frames, and the mask.
         Raises UserError LATENT_SHAPE where the latents do not fit the model, TEXT_SHAPE where the texts do not fit the images.
         """
-        self._check(hidden_BCTHW, text_B1LC, images)
-        if not images:
-            return self._clip(hidden_BCTHW, time_B, text_B1LC, attention_mask_BTHW, text_mask_B1L)
-        frames = hidden_BCTHW.shape[2] - images
-        mask, texts = attention_mask_BTHW, text_mask_B1L
-        out = self._clip(
-            hidden_BCTHW[:, :, :frames],
-            time_B,
-            text_B1LC[:, :1],
-            None if mask is None else mask[:, :frames],
-            None if texts is None else texts[:, :1],
-        )
-        pictures = self._clip(
-            hidden_BCTHW[:, :, frames:].transpose(1, 2).flatten(0, 1).unsqueeze(2),
-            time_B.repeat_interleave(images),
-            text_B1LC[:, 1:].flatten(0, 1).unsqueeze(1),
-            None if mask is None else mask[:, frames:].flatten(0, 1).unsqueeze(1),
-            None if texts is None else texts[:, 1:].flatten(0, 1).unsqueeze(1),
-        )
-        return torch.cat([out, pictures.squeeze(2).unflatten(0, (-1, images)).transpose(1, 2)], dim=2)
+        self._check(hidden_BCTHW)
+        return clip_and_pictures(self._clip, self._clip, hidden_BCTHW, time_B, text_B1LC, attention_mask_BTHW, text_mask_B1L, images)
 
-    def _check(self, hidden_BCTHW: Tensor, text_B1LC: Tensor, images: int) -> None:
-        config, patch = self.config, self.config.patch
-        _, channels, frames, height, wide = hidden_BCTHW.shape
-        expected = config.in_channels if config.inpaint_time_stride is None else 2 * config.in_channels + config.inpaint_time_stride
-        if channels != expected:
-            raise UserError(
-                "LATENT_SHAPE", f"latents: expected {expected} channels, got {channels}", "check the autoencoder of the weights"
-            )
-        if height % patch or wide % patch:
-            raise UserError("LATENT_SHAPE", f"latents: expected height and width in multiples of {patch}, got {height}×{wide}")
-        if not 0 <= images < frames:
-            raise UserError("LATENT_SHAPE", f"latents: expected a clip before {images} images, got {frames} frames in all")
-        if text_B1LC.shape[1] != 1 + images:
-            raise UserError(
-                "TEXT_SHAPE", f"texts: expected {1 + images} a sample, one for the clip and one an image, got {text_B1LC.shape[1]}"
-            )
+    def _check(self, hidden_BCTHW: Tensor) -> None:
+        config = self.config
+        channels = config.in_channels if config.inpaint_time_stride is None else 2 * config.in_channels + config.inpaint_time_stride
+        check_latents(hidden_BCTHW, channels, config.patch)
 
     def _clip(self, hidden_BCTHW: Tensor, time_B: Tensor, text_B1LC: Tensor, keep_BTHW: Tensor | None, keep_text: Tensor | None) -> Tensor:
         patch = self.config.patch

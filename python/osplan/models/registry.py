@@ -7,9 +7,12 @@ from torch import nn
 
 from osplan.domain.errors import UserError
 from osplan.models.causal_vae import CausalVAE, CausalVaeConfig
+from osplan.models.latte import Latte, LatteConfig
 from osplan.models.modulation import random_table
 from osplan.models.opensora import OpenSora
 from osplan.models.opensora_config import OpenSoraConfig
+from osplan.models.suv import Suv
+from osplan.models.suv_config import SuvConfig
 from osplan.models.wfvae import WFVAE
 from osplan.models.wfvae_config import WfvaeConfig
 
@@ -17,11 +20,13 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "OpenSoraT2V_v1_3": lambda raw: OpenSora(OpenSoraConfig.from_json(raw)),
     "OpenSoraInpaint_v1_3": lambda raw: OpenSora(OpenSoraConfig.from_json(raw)),
     "OpenSoraT2V": lambda raw: OpenSora(OpenSoraConfig.from_json(raw)),
+    "LatteT2V": lambda raw: Latte(LatteConfig.from_json(raw)),
+    "SparseUMMDiT": lambda raw: Suv(SuvConfig.from_json(raw)),
     "WFVAEModel": lambda raw: WFVAE(WfvaeConfig.from_json(raw)),
     "CausalVAEModel": lambda raw: CausalVAE(CausalVaeConfig.from_json(raw)),
 }
 """Upstream's class name to the network."""
-TRANSFORMERS = (OpenSora,)
+TRANSFORMERS = (OpenSora, Latte, Suv)
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:

@@ -92,11 +92,16 @@ class Skip:
 
 
 def key_masks(
-    skips: Iterable[Skip], keep_BN: Tensor | None, shape: tuple[int, int, int], device: torch.device, text_BL: Tensor | None = None
+    skips: Iterable[Skip],
+    keep_BN: Tensor | None,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    text_BL: Tensor | None = None,
+    text_tokens: int = 0,
 ) -> dict[Skip, Tensor | None]:
     """The key mask of every way a model divides its sequence; None where all keys may be seen. Shape is batch, tokens, heads.
 
-    `text_BL` is given where the text's keys stand in the same attention.
+    `text_tokens` says how many keys of the text stand in the same attention, `text_BL` which of them may be seen (None: all).
     """
     batch, tokens, heads = shape
     masks: dict[Skip, Tensor | None] = {}
@@ -105,7 +110,8 @@ def key_masks(
             masks[skip] = None
             continue
         keep = torch.ones(batch, tokens, dtype=torch.bool, device=device) if keep_BN is None else keep_BN
-        masks[skip] = skip.key_mask(keep, heads, text_BL)
+        text = torch.ones(batch, text_tokens, dtype=torch.bool, device=device) if text_BL is None else text_BL
+        masks[skip] = skip.key_mask(keep, heads, text if text_tokens else None)
     return masks
 
 

@@ -4,7 +4,7 @@ A handler rebuilds a case with this code's models: weights under upstream's name
 mean of the output as loss, and every output the case expects, under the case's names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from osplan.domain.errors import UserError
 from osplan.models.inpaint import extend_to_inpaint
+from osplan.models.latte import SINCE_V11, Latte, LatteConfig
 from osplan.models.opensora import OpenSora
 from osplan.models.opensora_config import OpenSoraConfig
+from osplan.models.suv import Suv
+from osplan.models.suv_config import SuvConfig
 from osplan.parity.case import Case, Handler, Outputs, seeded_state
 
 GRADIENT = "grad."
@@ -29,18 +32,42 @@ def load_seeded(model: nn.Module, keys: Mapping[str, Any], seed: int) -> None:
     if own != wanted:
         name = min(name for name in own | wanted if own.get(name) != wanted.get(name))
         raise UserError("CASE_INVALID", f"case keys {name}: expected {own.get(name)} as the config makes it, got {wanted.get(name)}")
-    model.load_state_dict(seeded_state(wanted, seed))
+    model.load_state_dict({**dict(model.named_buffers()), **seeded_state(wanted, seed)})
 
 
 def opensora_case(case: Case) -> Outputs:
     """OpenSoraT2V of v1.2 and v1.3, and the inpainting model with its extension from text-to-video where the case has it."""
-    config = OpenSoraConfig.from_json({**case.spec["config"], "_class_name": source_class(case)})
-    model = OpenSora(config)
+    model = OpenSora(OpenSoraConfig.from_json({**case.spec["config"], "_class_name": source_class(case)}))
     load_seeded(model, case.spec["keys"], case.spec["weights"]["seed"])
-    outputs = _outputs(case, model, list(model.transformer_blocks))
+    outputs = _outputs(case, model, {"images": case.inputs["cond"].shape[1] - 1})
     if "out_ext" in case.expected:
         outputs |= _extension_outputs(case, model)
     return outputs
+
+
+def latte_case(case: Case) -> Outputs:
+    """LatteT2V of v1.0, which knows no latent mask, and of v1.1; with images where the case has a text for each."""
+    is_v10 = str(case.spec["source"]["tag"]).startswith("v1.0")
+    config = case.spec["config"]
+    model = Latte(LatteConfig.from_json(config if is_v10 else {SINCE_V11: False, **config}))
+    model.numbers_frames_beside_images = bool(case.spec.get("params", {}).get("gradient_checkpointing", False))
+    load_seeded(model, case.spec["keys"], case.spec["weights"]["seed"])
+    cond = case.inputs["cond"]
+    ignored = {"attention_mask"} if is_v10 else set()
+    return _outputs(case, model, {"images": cond.shape[1] - 1 if cond.ndim == 4 else 0}, ignored)
+
+
+def suv_case(case: Case) -> Outputs:
+    """SparseUMMDiT of v1.5, with or without the last text branch, as the case names its tensors."""
+    has_branch = any(name.endswith(".norm2.norm_enc.weight") and name.startswith(_last_block(case)) for name in case.spec["keys"])
+    model = Suv(SuvConfig.from_json({**case.spec["config"], "last_text_branch": has_branch}))
+    load_seeded(model, case.spec["keys"], case.spec["weights"]["seed"])
+    return _outputs(case, model, {"pooled_B1C": case.inputs["pooled"]})
+
+
+def _last_block(case: Case) -> str:
+    stages = case.spec["config"]["num_layers"]
+    return f"transformer_blocks.{len(stages) - 1}.{stages[-1] - 1}."
 
 
 def source_class(case: Case) -> str:
@@ -48,15 +75,19 @@ def source_class(case: Case) -> str:
     return str(case.spec["source"]["cls"]).split()[0].split("(")[0]
 
 
-def _arguments(case: Case, x: Tensor) -> list[Tensor | None]:
-    inputs = case.inputs
+def _arguments(case: Case, x: Tensor, ignored: Collection[str] = ()) -> list[Tensor | None]:
+    inputs = {name: values for name, values in case.inputs.items() if name not in ignored}
     return [x, inputs["timestep"], inputs["cond"], inputs.get("attention_mask"), inputs.get("text_mask")]
 
 
-def _outputs(case: Case, model: nn.Module, blocks: list[nn.Module]) -> Outputs:
+def _outputs(case: Case, model: OpenSora | Latte | Suv, options: Mapping[str, Any], ignored: Collection[str] = ()) -> Outputs:
     seen: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _module, _args, out: seen.append(out.detach()[0])) for block in blocks]
-    out = model(*_arguments(case, case.inputs["x"]))
+
+    def keep_first(_module: nn.Module, _args: object, out: Tensor | tuple[Tensor, ...]) -> None:
+        seen.append((out if isinstance(out, Tensor) else out[0]).detach()[0])
+
+    hooks = [block.register_forward_hook(keep_first) for block in model.blocks]
+    out = model(*_arguments(case, case.inputs["x"], ignored), **options)
     for hook in hooks:
         hook.remove()
     outputs: Outputs = {"out": out.detach()}
@@ -96,5 +127,7 @@ HANDLERS: dict[str, Handler] = {
     "OpenSoraT2V_v1_3": opensora_case,
     "OpenSoraInpaint_v1_3": opensora_case,
     "OpenSoraT2V": opensora_case,
+    "LatteT2V": latte_case,
+    "SparseUMMDiT": suv_case,
 }
 """Upstream's class name to the handler of its cases."""
