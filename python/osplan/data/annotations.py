@@ -7,12 +7,14 @@ The index is stored under the hash of what it was built from (size, time and hea
 """
 
 import fcntl
+import gc
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, overload
@@ -137,6 +139,23 @@ def _mapped(file: Path) -> np.ndarray:
 
 def _collect(files: Sequence[SourceFile], captions: IO[bytes]) -> ClipIndex:
     """Reads every annotation; captions go to the file as they come, so that they need no memory."""
+    with collection_paused():
+        return _collect_chunks(files, captions)
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Millions of short-lived dicts without cycles would have the collector look through everything imported, again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _collect_chunks(files: Sequence[SourceFile], captions: IO[bytes]) -> ClipIndex:
     parts: list[dict[str, np.ndarray]] = []
     paths: list[bytes] = []
     for number, file in enumerate(files):

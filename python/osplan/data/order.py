@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from osplan.data.selection import Bucket
+from osplan.data.selection import Bucket, bucket_keys
 
 
 class ClipOrder:
@@ -18,8 +18,7 @@ class ClipOrder:
         """`buckets[i]` is the shape of clip i: frames, height, width."""
         self.global_batch, self.seed = global_batch, seed
         shapes = np.asarray(buckets, dtype=np.int64).reshape(-1, 3)
-        # Three sides of at most 2^20 fit one key, and one key sorts much faster than three.
-        key = shapes[:, 0] << 40 | shapes[:, 1] << 20 | shapes[:, 2]
+        key = bucket_keys(shapes)
         by_shape = np.argsort(key, kind="stable")
         starts = np.flatnonzero(np.diff(key[by_shape])) + 1
         self.members = [members for members in np.split(by_shape, starts) if len(members)]

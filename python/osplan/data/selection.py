@@ -134,10 +134,9 @@ class Judged:
     resampled: np.ndarray
     """Frames of the whole cut after resampling, int32 [N]."""
 
-    @property
-    def buckets(self) -> np.ndarray:
-        """Frames, height, width, int32 [N, 3]."""
-        return np.stack([self.frames, self.height, self.width], axis=1)
+    def buckets(self, rows: np.ndarray) -> np.ndarray:
+        """Frames, height, width of some rows, int32 [N, 3]."""
+        return np.stack([self.frames[rows], self.height[rows], self.width[rows]], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ class ChosenClips(Sequence[Chosen]):
     @property
     def buckets(self) -> np.ndarray:
         """Frames, height, width of each, int32 [N, 3]."""
-        return self.judged.buckets[self.rows]
+        return self.judged.buckets(self.rows)
 
     def take(self, places: np.ndarray) -> "ChosenClips":
         """Some of the clips."""
@@ -241,9 +240,15 @@ def judge(columns: Mapping[str, np.ndarray], rules: Rules) -> Judged:
     least = rules.min_bucket_batches * rules.global_batch
     if least > 0:
         kept = np.flatnonzero(rule == 0)
-        _, places, sizes = np.unique(judged.buckets[kept], axis=0, return_inverse=True, return_counts=True)
-        rule[kept[sizes[places.reshape(-1)] < least]] = RULES.index("small-bucket")
+        _, places, sizes = np.unique(bucket_keys(judged.buckets(kept)), return_inverse=True, return_counts=True)
+        rule[kept[sizes[places] < least]] = RULES.index("small-bucket")
     return judged
+
+
+def bucket_keys(buckets: np.ndarray) -> np.ndarray:
+    """One number per bucket that sorts as frames, height, width do: far faster to sort than three. int64 [N]; sides under 2^20."""
+    wide = buckets.astype(np.int64, copy=False)
+    return wide[:, 0] << 40 | wide[:, 1] << 20 | wide[:, 2]
 
 
 def _cropped_size(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
