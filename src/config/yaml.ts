@@ -106,6 +106,7 @@ function yamlError(place: Place, text: string, hint?: string): ConfigError {
 
 class Reader {
   #left = mostValues
+  readonly #anchors = new Map<string, ParsedNode>()
   readonly #document: Document.Parsed
   readonly #file: string
   readonly #lines: LineCounter
@@ -127,13 +128,24 @@ class Reader {
     if (--this.#left < 0) throw yamlError(place, `expected at most ${mostValues} values, got more`, 'aliases multiply what they point at')
     if (depth > deepest) throw yamlError(place, tooDeep)
     if (node.tag !== undefined && !plainTags.has(node.tag)) throw yamlError(place, `expected no tag, got ${node.tag}`)
-    if (isAlias(node)) return this.#followed(node.source, node.resolve(this.#document) as ParsedNode | undefined, place, depth)
+    if (isAlias(node)) return this.#followed(node.source, place, depth)
+    this.#remember(node, place)
     if (isMap(node)) return this.#record(node as YAMLMap.Parsed, place, depth)
     if (isSeq(node)) return { kind: 'list', place, items: (node.items as ParsedNode[]).map((item) => this.#located(item, depth + 1)) }
     return { kind: 'scalar', place, value: this.#scalar(node, place) }
   }
 
-  #followed(name: string, target: ParsedNode | undefined, place: Place, depth: number): Located {
+  /** Anchors by name. A name may be given once, so that an alias means one thing wherever it stands. */
+  #remember(node: ParsedNode, place: Place): void {
+    const name = isAlias(node) ? undefined : node.anchor
+    if (name === undefined) return
+    const known = this.#anchors.get(name)
+    if (known !== undefined && known !== node) throw yamlError(place, `expected each anchor once, got &${name} again`)
+    this.#anchors.set(name, node)
+  }
+
+  #followed(name: string, place: Place, depth: number): Located {
+    const target = this.#anchors.get(name)
     if (target === undefined) throw yamlError(place, `expected an anchor before the alias *${name}, got none`)
     return { ...this.#located(target, depth + 1), place }
   }

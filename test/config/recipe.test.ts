@@ -206,6 +206,7 @@ describe('YAML', () => {
     ['deep', '['.repeat(5000), 'levels'],
     ['an alias of itself', 'a: &a [*a]', 'levels'],
     ['an alias without anchor', 'a: *b', '1:4'],
+    ['with two anchors of one name', 'a: &a 1\nb: &a 2', 'expected each anchor once'],
     ['with a merge key', 'a: &a { b: 1 }\nc: { <<: *a }', 'share settings with `presets` or `extends`'],
     ['with a key twice', 'name: a\nname: b', 'expected each key once, got `name` again'],
     ['with a key of many values', '? [a, b]\n: c', 'expected a name as key'],
