@@ -58,8 +58,10 @@ class ShellReader {
     }
     if (node === null || typeof node !== 'object') return
     const { type } = node as { type?: string }
-    if (type === 'Command') return this.command(node as Command)
-    if (type === 'Statement') return this.node((node as Statement).command)
+    if (type === 'Command') {
+      this.command(node as Command)
+      return
+    }
     if (type === 'For') this.loopVariable(node as { name: Word; wordlist?: readonly Word[] })
     const held = node as Record<string, unknown>
     for (const name of ['clause', 'then', 'elif', 'else', 'command', 'commands', 'items', 'body']) this.node(held[name])

@@ -1,0 +1,105 @@
+import type { Stage, StagePath } from '../stage/schema.ts'
+import type { Remark, Rule } from './rule.ts'
+
+/** What a name of a run or file says about the stage, as upstream writes such names. */
+export interface NameClaims {
+  readonly learningRate?: number
+  readonly frames?: number
+  readonly height?: number
+  readonly nodes?: number
+  readonly batch?: number
+  readonly accumulate?: number
+}
+
+/** Reads `65x512x512_10node_bs2_lr2e-5_4img`, `29x720p`, `f65-256`, `32x8x1`, `gc2`; a part that is not there is left out. */
+export function claimsOfName(name: string): NameClaims {
+  const number = (pattern: RegExp) => {
+    const [, text] = pattern.exec(name) ?? []
+    return text === undefined ? undefined : Number(text)
+  }
+  const start = '(?:^|[^a-z0-9])'
+  const [, a, b, c] = new RegExp(`${start}(\\d+)x(\\d+)x(\\d+)(?!\\d|x)`, 'i').exec(name) ?? []
+  const isLaunch = c !== undefined && Number(c) <= 16
+  const [, framesP, heightP] =
+    new RegExp(`${start}(?:\\w*?3d_)?(\\d+)x(\\d{3,4})p`, 'i').exec(name) ?? /_(\d+)x(\d{3,4})p/i.exec(name) ?? []
+  const [, framesF, sizeF] = new RegExp(`${start}f(\\d+)-(\\d{3,4})(?!\\d)`, 'i').exec(name) ?? []
+  const claims = {
+    learningRate: number(new RegExp(`${start}lr_?(\\d+(?:\\.\\d+)?e-?\\d+)`, 'i')),
+    frames:
+      a !== undefined && !isLaunch
+        ? Number(a)
+        : framesP !== undefined
+          ? Number(framesP)
+          : framesF !== undefined
+            ? Number(framesF)
+            : undefined,
+    height:
+      b !== undefined && !isLaunch ? Number(b) : heightP !== undefined ? Number(heightP) : sizeF !== undefined ? Number(sizeF) : undefined,
+    nodes: isLaunch ? Number(a) : (number(new RegExp(`${start}(\\d+)nodes?(?![a-z])`, 'i')) ?? number(/_node(\d+)(?!\d)/i)),
+    batch: isLaunch ? Number(c) : number(new RegExp(`${start}bs(\\d{1,2})(?!\\d|x)`, 'i')),
+    accumulate: number(new RegExp(`${start}gc(\\d+)(?!\\d)`, 'i')),
+  }
+  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== undefined))
+}
+
+const facts: readonly (readonly [keyof NameClaims, StagePath, (stage: Stage) => number])[] = [
+  ['learningRate', 'learningRate', (stage) => stage.learningRate],
+  ['frames', 'shape.frames', (stage) => stage.shape.frames],
+  ['height', 'shape.height', (stage) => stage.shape.height],
+  ['nodes', 'parallel.nodes', (stage) => stage.parallel.nodes],
+  ['batch', 'batch.perDevice', (stage) => stage.batch.perDevice],
+  ['accumulate', 'batch.accumulate', (stage) => stage.batch.accumulate],
+]
+
+/** Where a name and the stage it belongs to say different things. `claimant` is the field or file that carries the name. */
+export function contradictions(stage: Stage, name: string, claimant: string, known: (path: StagePath) => boolean): Remark[] {
+  const claims = claimsOfName(name)
+  return facts.flatMap(([claim, path, read]) => {
+    const said = claims[claim]
+    if (said === undefined || !known(path) || Math.abs(said - read(stage)) <= 1e-9 * Math.abs(said)) return []
+    return [{ message: `${claimant}: ${name} says ${path} ${said}, the stage has ${read(stage)}`, paths: [claimant, path] as const }]
+  })
+}
+
+/** Rules over what the names of outputs and scripts promise. */
+export const nameRules: readonly Rule[] = [
+  {
+    name: 'name-contradicts-value',
+    severity: 'warn',
+    hint: 'rename it, or correct the value: the next stage is found by this name',
+    source: 'names of upstream’s outputs carry shape, batch, learning rate and machines',
+    check: ({ side }) => {
+      const { stage, origins } = side
+      const known = (path: StagePath) =>
+        !(path === 'parallel.nodes' || path === 'shape.frames') || origins.get(path)?.layer !== 'schema default'
+      const written = stage.output === null ? [] : contradictions(stage, lastName(stage.output), 'output', known)
+      const project = stage.upstream['launch.env.PROJECT']
+      const tracked = typeof project === 'string' ? contradictions(stage, project, 'upstream.launch.env.PROJECT', known) : []
+      const file = side.trainerVersion !== undefined && /\.sh$/i.test(side.label) ? lastName(side.label).replace(/\.sh$/i, '') : undefined
+      const named = file === undefined ? [] : contradictions(stage, file, 'name', known)
+      return [...written, ...tracked, ...named]
+    },
+  },
+  {
+    name: 'latent-width-of-checkpoint',
+    severity: 'warn',
+    hint: 'continue from a checkpoint of the same latent width: loading is strict',
+    source: 'names of upstream’s VAE runs carry latent4, latent8',
+    check: ({ side: { stage } }) => {
+      const width = (text: unknown) => (typeof text === 'string' ? /latent_?(\d+)/i.exec(text)?.[1] : undefined)
+      const [own, target] = [width(stage.upstream.exp_name) ?? width(stage.output), width(stage.init.continueFrom)]
+      return stage.kind === 'vae' && own !== undefined && target !== undefined && own !== target
+        ? [
+            {
+              message: `init.continueFrom: expected ${own} latent channels as the run’s name says, got a checkpoint of ${target}`,
+              paths: ['init.continueFrom', 'vae.latentChannels', 'upstream.exp_name'],
+            },
+          ]
+        : []
+    },
+  },
+]
+
+function lastName(path: string): string {
+  return path.replace(/\/+$/, '').replace(/^.*\//, '')
+}

@@ -1,0 +1,13 @@
+import type { Finding, StageSide } from '../stage/origin.ts'
+import { handOffRules } from './hand-off-rules.ts'
+import { nameRules } from './name-rules.ts'
+import { findingsOf, type Rule } from './rule.ts'
+import { singleStageRules } from './single-stage-rules.ts'
+
+/** Every rule over stages, in the order findings are shown. */
+export const stageRules: readonly Rule[] = [...singleStageRules, ...nameRules, ...handOffRules]
+
+/** What a person should look at in a stage, and in the step from its parent where there is one. Findings made while reading it are not repeated. */
+export function stageFindings(side: StageSide, parent?: StageSide): Finding[] {
+  return stageRules.flatMap((rule) => findingsOf(rule, { side, parent }))
+}
