@@ -2,6 +2,7 @@ import { chainTable } from '../domain/diff/chain.ts'
 import { jsonPatch } from '../domain/diff/patch.ts'
 import { diffStages, isSame, type StageDiff } from '../domain/diff/stage-diff.ts'
 import { UserError } from '../domain/errors.ts'
+import { stageFindings } from '../domain/findings/stage-findings.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type AddressContext, resolveSide, resolveSides } from '../runs/addresses.ts'
 import { chainLines } from './chain-text.ts'
@@ -57,7 +58,7 @@ function printPair(args: DiffArguments, a: StageSide, b: StageSide, world: World
 }
 
 function optionsOf({ full, clips }: DiffArguments) {
-  return { full, ...(clips === undefined ? {} : { clips }) }
+  return { full, findingsOf: stageFindings, ...(clips === undefined ? {} : { clips }) }
 }
 
 /** The lists that only `--full` fills are left out without it. */

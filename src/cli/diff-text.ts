@@ -64,16 +64,22 @@ function impactText(impact: Impact, paint: Paint): string {
   return paint[impactColour[impact]](impact)
 }
 
-function changeLines(change: Change, pathColumns: number, { paint, columns }: TextStyle): string[] {
+function changeLines(change: Change, pathColumns: number, style: TextStyle): string[] {
+  const why = change.why ? wrapped(change.why, style.columns - 6).map((text) => style.paint.dim(`      ${text}`)) : []
+  return [...valueLines(change, pathColumns, style), ...why]
+}
+
+/** One line where it fits; else the remarks below it; else both values below each other. */
+function valueLines(change: Change, pathColumns: number, { paint, columns }: TextStyle): string[] {
   const { before, after } = sidesText(change)
   const remarks = remarksOf(change).join(', ')
-  const line = `  ${padded(change.path, pathColumns)}  ${before} → ${after}${remarks ? `  ${remarks}` : ''}`
-  const values =
-    columnsOf(line) <= columns - change.impact.length - 2
-      ? [`${padded(line, columns - change.impact.length - 2)}  ${impactText(change.impact, paint)}`.trimEnd()]
-      : tallLines(change, before, after, remarks, { paint, columns })
-  const why = change.why ? wrapped(change.why, columns - 6).map((text) => paint.dim(`      ${text}`)) : []
-  return [...values, ...why]
+  const room = columns - change.impact.length - 2
+  const withImpact = (line: string) => `${padded(line, room)}  ${impactText(change.impact, paint)}`
+  const line = `  ${padded(change.path, pathColumns)}  ${before} → ${after}`
+  const whole = remarks === '' ? line : `${line}  ${remarks}`
+  if (columnsOf(whole) <= room) return [withImpact(whole)]
+  if (columnsOf(line) <= room) return [withImpact(line), ...wrapped(remarks, columns - 6).map((text) => `      ${text}`)]
+  return tallLines(change, before, after, remarks, { paint, columns })
 }
 
 /** A change whose values do not fit beside each other. */
@@ -107,7 +113,7 @@ function defaultRemark(change: Change): string[] {
   const { defaultChanged, origin } = change
   if (defaultChanged) return [`default changed ${defaultChanged.from} → ${defaultChanged.to}`]
   if (!isDefault(origin.after) || change.after === undefined) return []
-  return [change.before === undefined ? 'by default' : 'back to the default']
+  return ['by default']
 }
 
 function renameLines({ before, after }: Renaming, { columns }: TextStyle): string[] {
@@ -144,7 +150,8 @@ export function findingLines(findings: readonly Finding[], { paint, columns }: T
   if (findings.length === 0) return []
   const lines = findings.flatMap(({ rule, severity, message, where, hint }) => {
     const place = 'path' in where ? where.path : `${printable(where.file)}:${where.line}:${where.column}`
-    const [first = '', ...rest] = wrapped(`${severity} ${rule}: ${printable(message)} (${place})`, columns - 4)
+    const named = message.startsWith(place) ? '' : ` (${place})`
+    const [first = '', ...rest] = wrapped(`${severity} ${rule}: ${printable(message)}${named}`, columns - 4)
     const coloured = first.replace(severity, paint[severityColour[severity]](severity))
     return [
       `  ${coloured}`,

@@ -116,7 +116,7 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
     model = _started(config, stage, inputs["weights"], port, device)
     encoders = Encoders(vae, text_states(stage, device))
     objective = stage_objective(stage)
-    return DiffusionTask(stage, model, config, encoders, objective, preview_sampler(stage, objective), clips.held_out, device)
+    return DiffusionTask(stage, model, config, encoders, objective, preview_sampler(stage), clips.held_out, device)
 
 
 def _started(config: Mapping[str, Any], stage: Stage, weights: str | None, port: Any, device: torch.device) -> nn.Module:

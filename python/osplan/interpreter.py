@@ -1,0 +1,78 @@
+"""The interpreter's questions: text in, text out. It answers what the plan shows and nothing that trains.
+
+One facade crosses the bridge: `invoke(name, json) -> json`. An answer is `{"ok": true, "result": …}` or
+`{"ok": false, "error": {"type", "code", "message", "hint", "traceback"}}`; a number that JSON cannot hold is tagged.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from osplan.domain.errors import UserError
+from osplan.domain.protocol import tagged
+
+
+def invoke(name: str, arguments: str) -> str:
+    """Answers one question. Never raises: what goes wrong is part of the answer."""
+    try:
+        if name not in QUESTIONS:
+            raise UserError("QUESTION_UNKNOWN", f"expected one of {', '.join(QUESTIONS)}, got {name}")
+        result = QUESTIONS[name](**json.loads(arguments))
+        return json.dumps({"ok": True, "result": tagged(result)}, allow_nan=False)
+    except UserError as refused:
+        error = {"type": "UserError", "code": refused.code, "message": refused.message, "hint": refused.hint}
+    except BaseException as cause:
+        error = {"type": type(cause).__name__, "message": str(cause), "traceback": "".join(traceback.format_exception(cause))[-20_000:]}
+    return json.dumps({"ok": False, "error": error})
+
+
+def _ping() -> dict[str, Any]:
+    return {"pid": os.getpid(), "python": sys.version.split()[0]}
+
+
+def _plan(stage: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Parameters, learning-rate curve, memory and data of one stage."""
+    from osplan.domain.stage import decode_stage
+    from osplan.train.clips import data_report, split
+    from osplan.train.plan import learning_rate_curve, memory, parameters
+
+    decoded = decode_stage(stage)
+    answer: dict[str, Any] = {"parameters": parameters(decoded), "learningRate": learning_rate_curve(decoded), "memory": memory(decoded)}
+    if source is not None:
+        parallel = decoded.parallel
+        world = parallel.processes * parallel.nodes // parallel.sequence
+        training, held_out, selection = split(decoded, source)
+        report = data_report(decoded, training, held_out, selection, decoded.batch.per_device * decoded.batch.accumulate * world)
+        answer["data"] = {_camel(key): value for key, value in report.items()}
+    return answer
+
+
+def _camel(name: str) -> str:
+    from osplan.domain.protocol import camel
+
+    return camel(name)
+
+
+def _sleep(seconds: float) -> float:
+    import time
+
+    time.sleep(seconds)
+    return seconds
+
+
+def _echo(value: Any) -> Any:
+    return value
+
+
+def _not_a_number() -> float:
+    return float("nan")
+
+
+def _exit() -> None:
+    sys.exit(3)
+
+
+QUESTIONS: dict[str, Callable[..., Any]] = {"ping": _ping, "plan": _plan, "echo": _echo, "sleep": _sleep, "notANumber": _not_a_number, "exit": _exit}

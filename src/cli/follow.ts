@@ -1,0 +1,61 @@
+import type { RunEnd } from '../domain/run/state.ts'
+import { attach } from '../runs/attach.ts'
+import { stopRun } from '../runs/control.ts'
+import { settledState } from '../runs/supervise.ts'
+import type { RunsWorld } from '../runs/world.ts'
+import type { Run } from '../store/runs.ts'
+import { Progress } from './progress.ts'
+import type { TrainingWorld } from './run-world.ts'
+import { paintFor } from './terminal.ts'
+
+/** Follows a run to its end and says how it ended. With `owns`, the first Ctrl-C stops the run and the second kills it; without, Ctrl-C only leaves. */
+export async function follow(
+  run: Run,
+  options: { owns: boolean; title?: string; fromAttempt?: number },
+  world: TrainingWorld,
+  runs: RunsWorld,
+): Promise<RunEnd | undefined> {
+  const leaving = new AbortController()
+  const progress = new Progress(world.stdout, paintFor(world.stdout, world.env), options.title ?? run.stage.name)
+  const release = world.onInterrupt((times) => {
+    if (!options.owns) return leaving.abort()
+    world.stderr.write(times === 1 ? '\nstopping at the next step, with a checkpoint; Ctrl-C again kills\n' : '\nkilling\n')
+    stopRun(run, times === 1 ? { reason: 'Ctrl-C' } : { kill: true }, runs).catch((cause: unknown) =>
+      world.stderr.write(`${String(cause)}\n`),
+    )
+  })
+  let end: RunEnd | undefined
+  try {
+    for await (const item of attach(run, { signal: leaving.signal })) {
+      if (item.attempt >= (options.fromAttempt ?? 1)) progress.add(item)
+      if (item.event.event === 'ended') end = { ...item.event, step: item.event.step ?? undefined }
+    }
+  } finally {
+    release()
+    progress.end()
+  }
+  if (leaving.signal.aborted) {
+    world.stdout.write(`left ${run.id}; it goes on. Come back with: stagewright attach ${run.id}\n`)
+    return undefined
+  }
+  const settled = end ?? (await settledState(run, runs)).attempts.at(-1)?.end
+  if (settled) sayEnd(run, settled, world, runs)
+  return settled
+}
+
+/** Says how a run ended; for a bad end with the last lines of its log and what to try. */
+export function sayEnd(run: Run, end: RunEnd, world: TrainingWorld, runs: RunsWorld): void {
+  const paint = paintFor(world.stdout, world.env)
+  const isGood = ['completed', 'stopped', 'paused', 'plateau', 'data-exhausted'].includes(end.reason)
+  const word = isGood ? paint.green(end.reason) : paint.red(end.reason)
+  world.stdout.write(`${run.id}: ${word} – ${end.message}\n`)
+  if (isGood) return
+  const lines = end.log === null ? [] : runs.engine.logs(end.log, 8)
+  if (lines.length > 0) world.stdout.write(`${paint.dim(`last lines of ${end.log}:`)}\n${lines.map((line) => `  ${line}\n`).join('')}`)
+  world.stdout.write(`hint: ${end.hint}\n`)
+}
+
+/** Exit code of a run's end: 0 where it did what was asked, 1 else. */
+export function exitCodeOf(end: RunEnd | undefined): 0 | 1 {
+  return end === undefined || ['completed', 'stopped', 'paused', 'plateau', 'data-exhausted'].includes(end.reason) ? 0 : 1
+}

@@ -1,0 +1,86 @@
+import { parseAddress } from '../runs/address.ts'
+import { resolveSides } from '../runs/addresses.ts'
+import { withData } from '../runs/chain.ts'
+import { planStage, type StagePlan } from '../runs/plan.ts'
+import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
+import { brief, sparkline } from './progress.ts'
+import type { RunOptions, TrainingWorld } from './run-world.ts'
+import { type Paint, paintFor, type World, writeJson } from './terminal.ts'
+
+export interface PlanArguments extends RunOptions {
+  recipe: string
+  data: string | undefined
+  set: string[]
+  json: boolean
+}
+
+const formatVersion = 1
+
+/** Plans every stage an address names. */
+export async function runPlan(args: PlanArguments, world: TrainingWorld): Promise<void> {
+  const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
+  parseAddress(args.recipe)
+  const context = { cwd: world.cwd, runsFolder: runs.runsFolder, upstreamCheckout: upstreamCheckoutOf(undefined, world), set: args.set }
+  const sides = (await resolveSides(args.recipe, context)).map((side) => withData(side, args.data))
+  const plans: StagePlan[] = []
+  for (const side of sides) {
+    const plan = await planStage(side, runs)
+    plans.push(plan)
+    if (!args.json) printPlan(plan, world)
+  }
+  if (args.json) writeJson(world.stdout, { formatVersion, plans: plans.map(planJson) })
+}
+
+function planJson({ answers, ...rest }: StagePlan) {
+  const { shapes: _, ...parameters } = answers.parameters
+  return { ...rest, ...answers, parameters }
+}
+
+/** Prints the plan of one stage. */
+export function printPlan(plan: StagePlan, world: World): void {
+  const paint = paintFor(world.stdout, world.env)
+  const rows = rowsOf(plan, paint)
+  world.stdout.write(`${paint.bold(plan.stage.name)} ${paint.dim(`(${plan.stage.kind}, ${plan.label})`)}\n`)
+  world.stdout.write(rows.map(([name, text]) => `  ${paint.dim(name.padEnd(14))}${text}\n`).join(''))
+  for (const { severity, message, hint } of plan.findings) world.stdout.write(`  ${severity}: ${message}\n    hint: ${hint}\n`)
+}
+
+function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePlan, paint: Paint): [string, string][] {
+  const { parameters, memory, data, learningRate } = answers
+  const rates = learningRate.map((point) => point.learningRate)
+  const { frames, height, width } = stage.shape
+  const rows: [string, string][] = [
+    ['parameters', `${millions(parameters.total)} in ${parameters.tensors} tensors`],
+    ...parameters.phases.map((phase): [string, string] => {
+      const when = phase.waitsForPlateau ? 'at a plateau' : `from step ${phase.start}`
+      const rest = `trains ${millions(phase.trainable)} (${(100 * phase.share).toFixed(0)} %), optimiser ${bytes(phase.optimizerBytes)}: ${phase.selectors.join(' ')}`
+      return [parameters.phases.length > 1 ? when : 'trainable', rest]
+    }),
+    ['starts from', stage.init.weights === null ? 'random weights' : `${stage.init.weights} (${stage.init.use})`],
+    ['learning rate', `${paint.cyan(sparkline(rates, 32))} ${brief(Math.max(...rates))} (${stage.schedule.name})`],
+    [
+      'clip',
+      `${frames}×${height}×${width} px${latent ? ` → latent ${latent.frames}×${latent.height}×${latent.width}` : ''}${tokensPerClip ? `, ${tokensPerClip} tokens` : ''}`,
+    ],
+    [
+      'global batch',
+      `${stage.batch.perDevice} clips × ${stage.batch.accumulate} passes × ${globalBatch / (stage.batch.perDevice * stage.batch.accumulate)} ranks = ${globalBatch} clips a step`,
+    ],
+    ['memory', `about ${bytes(memory.total)} a rank (± ${Math.round(100 * memory.error)} %)`],
+  ]
+  if (!data) return [...rows, ['data', 'none named: pass --data FOLDER']]
+  const dropped = Object.entries(data.dropped).map(([rule, count]) => `${count} ${rule}`)
+  return [
+    ...rows,
+    ['data', `${data.clips} clips, ${data.heldOut} held out${dropped.length > 0 ? `, dropped: ${dropped.join(', ')}` : ''}`],
+    ['ends', `at step ${data.endsAt}: ${data.endsBecause}`],
+  ]
+}
+
+function millions(count: number): string {
+  return count >= 1e9 ? `${(count / 1e9).toFixed(2)} B` : `${(count / 1e6).toFixed(2)} M`
+}
+
+function bytes(count: number): string {
+  return count >= 2 ** 30 ? `${(count / 2 ** 30).toFixed(1)} GiB` : `${(count / 2 ** 20).toFixed(0)} MiB`
+}

@@ -1,0 +1,59 @@
+import yargs, { type CommandModule } from 'yargs'
+import { UserError } from '../domain/errors.ts'
+import { nearestName } from '../domain/nearest.ts'
+import { configCommand } from './config.ts'
+import { diffCommand } from './diff.ts'
+import { doctorCommand } from './doctor.ts'
+import { planCommand } from './plan.ts'
+import { quickstartCommand } from './quickstart.ts'
+import { runCommands } from './run-commands.ts'
+import type { TrainingWorld } from './run-world.ts'
+import { runsCommand } from './runs.ts'
+import { superviseCommand } from './supervise.ts'
+import { trainCommand } from './train.ts'
+import { weightsCommand } from './weights.ts'
+
+/** Parses the arguments and runs the command they name. What a command needs is loaded when it runs. */
+export async function programOf(args: readonly string[], world: TrainingWorld): Promise<void> {
+  const commands = [
+    quickstartCommand(world),
+    planCommand(world),
+    trainCommand(world),
+    ...runCommands(world),
+    runsCommand(world),
+    diffCommand(world),
+    configCommand(world),
+    weightsCommand(world),
+    doctorCommand(world),
+    superviseCommand(world),
+  ] as unknown as CommandModule[]
+  const program = yargs([...args])
+    .scriptName('stagewright')
+    .usage('$0 <command>\n\nFine-tunes Open-Sora-Plan in stages: plan, train, watch, compare and hand on.')
+    .strict()
+    .demandCommand(1, '')
+    .recommendCommands()
+    .wrap(Math.min(100, world.stdout.columns ?? 80))
+    .version('version', 'the version of Stagewright', '0.1.0')
+    .alias('help', 'h')
+    .epilogue('Exit codes: 0 done or same, 1 a negative answer, 2 could not answer.')
+    .fail((message, cause) => {
+      if (cause) throw cause
+      throw usageError(message, args, commands)
+    })
+  for (const command of commands) program.command(command)
+  await program.parseAsync()
+}
+
+function usageError(message: string, args: readonly string[], commands: readonly CommandModule[]): UserError {
+  const names = commands.flatMap(({ command }) => String(command).split(' ')[0] ?? []).filter((name) => !name.startsWith('_'))
+  const [first] = args
+  if (first === undefined) return new UserError('USAGE', `expected a command: ${names.join(', ')}`, { hint: 'stagewright --help' })
+  if (!names.includes(first) && !first.startsWith('-')) {
+    const near = nearestName(first, names)
+    return new UserError('USAGE', `${first}: expected a command, got none of that name`, {
+      hint: near ? `did you mean ${near}?` : 'stagewright --help',
+    })
+  }
+  return new UserError('USAGE', `${first}: ${message || 'expected other arguments'}`, { hint: `stagewright ${first} --help` })
+}

@@ -1,0 +1,237 @@
+import { withSetOptions } from '../config/overlay.ts'
+import { loadRecipe } from '../config/recipe.ts'
+import { readConfigFile } from '../config/source.ts'
+import { UserError } from '../domain/errors.ts'
+import { endOf, newestAttempt, type RunState } from '../domain/run/state.ts'
+import type { StageSide } from '../domain/stage/origin.ts'
+import { resolveSide } from '../runs/addresses.ts'
+import { sendCommand, stopRun } from '../runs/control.ts'
+import { advanceRun, branchRun, continueRun, type Prepared, startRun } from '../runs/launch.ts'
+import { settledState } from '../runs/supervise.ts'
+import type { RunsWorld } from '../runs/world.ts'
+import { findRun, type Run, readState } from '../store/runs.ts'
+import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
+import { exitCodeOf, follow, sayEnd } from './follow.ts'
+import { printHandOff } from './hand-off-text.ts'
+import { brief, duration } from './progress.ts'
+import type { RunOptions, TrainingWorld } from './run-world.ts'
+import { paintFor, writeJson } from './terminal.ts'
+
+/** Arguments of the commands about one run; each command fills those it has. */
+export interface RunArguments extends RunOptions {
+  run: string
+  stage?: string
+  changes?: string[]
+  set?: string[]
+  at?: string
+  weights?: 'ema' | 'raw' | 'best'
+  after?: number
+  kill?: boolean
+  why?: string
+  detach?: boolean
+  json?: boolean
+}
+
+const formatVersion = 1
+
+async function opened(args: RunArguments, world: TrainingWorld): Promise<{ run: Run; runs: RunsWorld }> {
+  const runsFolder = runsFolderOf(args.runs, world)
+  const run = findRun(runsFolder, args.run)
+  return { run, runs: await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv }) }
+}
+
+export async function runContinue(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  const attempt = (newestAttempt(readState(run))?.number ?? 0) + 1
+  printHandOff(await continueRun(run, runs), world)
+  await followUnlessDetached(run, args, world, runs, attempt)
+}
+
+export async function runBranch(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  const side: StageSide = { label: run.id, stage: run.stage, origins: new Map(), findings: [] }
+  await startPrepared(await branchRun(run, stepOf(args.at), withSetOptions(side, args.set ?? []), runs), args, world, runs)
+}
+
+export async function runAdvance(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  const next = await nextStage(run, args, world, runs)
+  await startPrepared(await advanceRun(run, next, args.weights ?? 'ema', stepOf(args.at), runs), args, world, runs)
+}
+
+async function nextStage(run: Run, args: RunArguments, world: TrainingWorld, runs: RunsWorld): Promise<StageSide> {
+  const context = {
+    cwd: world.cwd,
+    runsFolder: runs.runsFolder,
+    upstreamCheckout: upstreamCheckoutOf(undefined, world),
+    set: args.set ?? [],
+  }
+  if (args.stage && /[#/.]/.test(args.stage)) return withParentData(await resolveSide(args.stage, context), run)
+  const source = run.identity.recipe
+  if (!source) {
+    throw new UserError('ADVANCE_STAGE', `${run.id}: expected a run of a recipe, got one without`, {
+      hint: 'name the next stage: FILE.yaml#STAGE',
+    })
+  }
+  const recipe = loadRecipe(source.file, { readFile: readConfigFile, set: args.set ?? [] })
+  const place = args.stage
+    ? recipe.stages.findIndex(({ stage }) => stage.name === args.stage)
+    : recipe.stages.findIndex(({ stage }) => stage.name === source.stage) + 1
+  const next = recipe.stages[place]
+  if (!next) {
+    const names = recipe.stages.map(({ stage }) => stage.name).join(', ')
+    throw new UserError('ADVANCE_STAGE', `${source.file}: expected a stage ${args.stage ?? `after ${source.stage}`}, got ${names}`, {
+      hint: 'name another stage',
+    })
+  }
+  return withParentData(next, run)
+}
+
+function withParentData(side: StageSide, run: Run): StageSide {
+  if (side.stage.data.source !== null || run.identity.inputs.data === null) return side
+  return { ...side, stage: { ...side.stage, data: { ...side.stage.data, source: run.identity.inputs.data } } }
+}
+
+async function startPrepared({ run, handOff }: Prepared, args: RunArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
+  printHandOff(handOff, world)
+  world.stdout.write(`run ${run.id}\n`)
+  await startRun(run, runs)
+  await followUnlessDetached(run, args, world, runs, 1)
+}
+
+async function followUnlessDetached(
+  run: Run,
+  args: RunArguments,
+  world: TrainingWorld,
+  runs: RunsWorld,
+  fromAttempt: number,
+): Promise<void> {
+  if (args.detach) {
+    world.stdout.write(`it trains by itself. Follow it with: stagewright attach ${run.id}\n`)
+    return
+  }
+  world.setExitCode(exitCodeOf(await follow(run, { owns: true, fromAttempt }, world, runs)))
+}
+
+export async function runAttach(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  await settledState(run, runs)
+  world.setExitCode(exitCodeOf(await follow(run, { owns: false }, world, runs)))
+}
+
+export async function runStop(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  await stopRun(
+    run,
+    {
+      kill: args.kill ?? false,
+      ...(args.after === undefined ? {} : { after: args.after }),
+      ...(args.why === undefined ? {} : { reason: args.why }),
+    },
+    runs,
+  )
+  world.stdout.write(
+    args.kill
+      ? `${run.id}: killed\n`
+      : `${run.id}: ${args.after === undefined ? 'stops at the next step' : `stops after step ${args.after}`}\n`,
+  )
+}
+
+export async function runPause(args: RunArguments, world: TrainingWorld): Promise<void> {
+  await tell(args, world, 'pause')
+}
+
+export async function runCheckpoint(args: RunArguments, world: TrainingWorld): Promise<void> {
+  await tell(args, world, 'checkpoint')
+}
+
+export async function runSample(args: RunArguments, world: TrainingWorld): Promise<void> {
+  await tell(args, world, 'sample')
+}
+
+async function tell(args: RunArguments, world: TrainingWorld, name: 'pause' | 'checkpoint' | 'sample'): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  const { step } = await sendCommand(run, { name, reason: args.why ?? null }, runs)
+  world.stdout.write(`${run.id}: ${name} before step ${step}\n`)
+}
+
+export async function runSet(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  for (const change of args.changes ?? []) {
+    const at = change.indexOf('=')
+    if (at < 1)
+      throw new UserError('SETTING_FORM', `${change}: expected path=value, got no =`, {
+        hint: 'for example learningRate=5e-6 or learningRate=*0.5',
+      })
+    const [path, text] = [change.slice(0, at), change.slice(at + 1)]
+    const { step, effective } = await sendCommand(run, { name: 'set', path, value: parsedValue(text), reason: args.why ?? null }, runs)
+    world.stdout.write(`${run.id}: ${path} is ${JSON.stringify(effective)} from step ${step} on\n`)
+  }
+}
+
+/** A value as typed: JSON where it is some, else the text (`*0.5`, a name). */
+function parsedValue(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}
+
+export async function runShow(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const { run, runs } = await opened(args, world)
+  const state = await settledState(run, runs)
+  if (args.json) {
+    writeJson(world.stdout, {
+      formatVersion,
+      run: run.identity,
+      state: stateWord(state),
+      end: endOf(state) ?? null,
+      ...withoutPoints(state),
+      stage: run.stage,
+    })
+    return
+  }
+  const { bold, dim } = paintFor(world.stdout, world.env)
+  const held = state.heldOut
+  const [first, last] = [held[0], held.at(-1)]
+  const parent = run.identity.parent
+  const rows: [string, string][] = [
+    ['state', stateWord(state)],
+    ['stage', `${run.stage.name} (${run.stage.kind})`],
+    ['from', parent ? `${parent.run}@${parent.step} (${parent.use})` : (run.identity.inputs.weights ?? 'random weights')],
+    ['step', `${state.step} of ${state.steps ?? run.stage.steps}`],
+    ['held-out', first && last ? `${brief((first.ema ?? first.raw).loss)} → ${brief((last.ema ?? last.raw).loss)}` : '–'],
+    ['attempts', String(state.attempts.length)],
+    ['checkpoints', state.checkpoints.map(({ step }) => step).join(', ') || '–'],
+    [
+      'changes',
+      state.changes.map(({ step, path, effective }) => `${path} = ${JSON.stringify(effective)} from step ${step}`).join('; ') || '–',
+    ],
+    ['incidents', String(state.incidents.length)],
+    ['folder', run.folder],
+  ]
+  world.stdout.write(`${bold(run.id)}\n${rows.map(([name, text]) => `  ${dim(name.padEnd(12))}${text}\n`).join('')}`)
+  const end = endOf(state)
+  if (end) sayEnd(run, end, world, runs)
+}
+
+function withoutPoints({ points, ...rest }: RunState): Omit<RunState, 'points'> & { steps: number | undefined; points: number } {
+  return { ...rest, points: points.length }
+}
+
+/** One word for where a run stands. */
+export function stateWord(state: RunState): string {
+  const end = endOf(state)
+  if (end) return end.reason
+  if (!newestAttempt(state)) return 'new'
+  const age = state.lastHeardAt === undefined ? '' : `, last heard ${duration(Date.now() / 1000 - state.lastHeardAt)} ago`
+  return state.steps === undefined ? `starting${age}` : `training${age}`
+}
+
+function stepOf(text: string | undefined): number | 'best' | undefined {
+  if (text === undefined || text === 'best') return text
+  const step = Number(text)
+  if (Number.isInteger(step) && step >= 0) return step
+  throw new UserError('STEP_FORM', `--at: expected a step or best, got ${text}`)
+}

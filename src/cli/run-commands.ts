@@ -1,0 +1,71 @@
+import type { CommandModule } from 'yargs'
+import type { RunArguments } from './run-actions.ts'
+import { runOptions, type TrainingWorld } from './run-world.ts'
+
+type Actions = typeof import('./run-actions.ts')
+type Action = {
+  [Name in keyof Actions]: Actions[Name] extends (args: RunArguments, world: TrainingWorld) => Promise<void> ? Name : never
+}[keyof Actions]
+
+const run = { type: 'string', demandOption: true, describe: 'id of a run, its beginning, or latest' } as const
+const detach = { type: 'boolean', default: false, describe: 'return at once; `attach` follows' } as const
+const set = { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'path=value on top' } as const
+const json = { type: 'boolean', default: false, describe: 'as JSON' } as const
+const why = { type: 'string', describe: 'reason, for the journal' } as const
+
+/** Every command about one run. */
+export function runCommands(world: TrainingWorld): CommandModule<object, RunArguments>[] {
+  const command = (
+    usage: string,
+    describe: string,
+    action: Action,
+    more: Record<string, object> = {},
+    positionals: Record<string, object> = {},
+  ): CommandModule<object, RunArguments> => ({
+    command: usage,
+    describe,
+    builder: (yargs) => {
+      const withRun = yargs.positional('run', run)
+      for (const [name, option] of Object.entries(positionals)) withRun.positional(name, option)
+      return withRun.options({ ...more, ...runOptions }) as never
+    },
+    handler: async (args) => (await import('./run-actions.ts'))[action](args, world),
+  })
+  return [
+    command('continue <run>', 'go on with a run from its newest checkpoint', 'runContinue', { detach }),
+    command('branch <run>', 'a new run from a checkpoint with changed settings', 'runBranch', {
+      at: { type: 'string', describe: 'step of the checkpoint, or best; the newest else' },
+      set,
+      detach,
+    }),
+    command(
+      'advance <run> [stage]',
+      'the next stage of the recipe, from the weights alone',
+      'runAdvance',
+      {
+        weights: { choices: ['ema', 'raw', 'best'], default: 'ema', describe: 'which weights are handed on' },
+        at: { type: 'string', describe: 'step of the checkpoint' },
+        set,
+        detach,
+      },
+      { stage: { type: 'string', describe: 'stage of the same recipe, or FILE.yaml#STAGE; the following one else' } },
+    ),
+    command('attach <run>', 'follow a run; Ctrl-C only leaves', 'runAttach'),
+    command('stop <run>', 'end a run at the next step, with a checkpoint', 'runStop', {
+      after: { type: 'number', describe: 'only after this step' },
+      kill: { type: 'boolean', default: false, describe: 'at once, without a checkpoint' },
+      why,
+    }),
+    command('pause <run>', 'checkpoint and free the device; `continue` goes on', 'runPause', { why }),
+    command(
+      'set <run> <changes..>',
+      'change settings of a run while it trains',
+      'runSet',
+      { why },
+      { changes: { type: 'string', array: true, describe: 'path=value, or path=*0.5 to multiply' } },
+    ),
+    command('checkpoint <run>', 'write a checkpoint now', 'runCheckpoint', { why }),
+    command('sample <run>', 'write sample videos now', 'runSample', { why }),
+    command('show <run>', 'what a run is, where it stands, how it ended', 'runShow', { json }),
+  ]
+}

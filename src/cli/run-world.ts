@@ -1,0 +1,23 @@
+import type { RunsWorld } from '../runs/world.ts'
+import type { World } from './terminal.ts'
+
+/** What commands that train need beside the terminal. */
+export interface TrainingWorld extends World {
+  /** The use cases' world over a folder of runs. */
+  readonly runsWorld: (options: { runsFolder: string; pythonEnv?: string | undefined }) => Promise<RunsWorld>
+  /** Calls back at each Ctrl-C, with how often it was pressed; returns how to stop listening. */
+  readonly onInterrupt: (handler: (times: number) => void) => () => void
+  /** Folder of the package, for the files it ships. */
+  readonly packageRoot: string
+}
+
+/** `--runs` and `--python-env`, shared by every command about runs. */
+export const runOptions = {
+  runs: { type: 'string', describe: 'folder of the runs (STAGEWRIGHT_RUNS, or runs here)' },
+  pythonEnv: { type: 'string', describe: 'Python environment to train with (STAGEWRIGHT_PYTHON_ENV)' },
+} as const
+
+export interface RunOptions {
+  runs: string | undefined
+  pythonEnv: string | undefined
+}

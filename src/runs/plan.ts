@@ -1,0 +1,91 @@
+import { join, resolve } from 'node:path'
+import { Interpreter } from '../bridge/interpreter.ts'
+import { latentShape } from '../domain/shapes.ts'
+import type { Finding, StageSide } from '../domain/stage/origin.ts'
+import type { Stage } from '../domain/stage/schema.ts'
+import { makeFolder } from '../store/files.ts'
+import type { RunsWorld } from './world.ts'
+
+/** What Python says of a stage before it trains. */
+export interface StageAnswers {
+  readonly parameters: {
+    readonly total: number
+    readonly tensors: number
+    readonly shapes: Readonly<Record<string, readonly number[]>>
+    readonly phases: readonly {
+      readonly start: number
+      readonly waitsForPlateau: boolean
+      readonly selectors: readonly string[]
+      readonly trainable: number
+      readonly share: number
+      readonly optimizerBytes: number
+      readonly groups: readonly { readonly name: string; readonly parameters: number; readonly learningRate: number }[]
+    }[]
+  }
+  readonly learningRate: readonly { readonly step: number; readonly learningRate: number }[]
+  readonly memory: { readonly parts: Readonly<Record<string, number>>; readonly total: number; readonly error: number }
+  readonly data?: {
+    readonly clips: number
+    readonly heldOut: number
+    readonly dropped: Readonly<Record<string, number>>
+    readonly buckets: Readonly<Record<string, number>>
+    readonly stepsPerEpoch: number
+    readonly endsAt: number
+    readonly endsBecause: string
+  }
+}
+
+/** A plan: the stage, what follows from its settings, what Python answered, and what to look at. */
+export interface StagePlan {
+  readonly label: string
+  readonly stage: Stage
+  readonly globalBatch: number
+  readonly latent: { readonly frames: number; readonly height: number; readonly width: number } | undefined
+  readonly tokensPerClip: number | undefined
+  readonly answers: StageAnswers
+  readonly findings: readonly Finding[]
+}
+
+let interpreter: Promise<Interpreter> | undefined
+
+/** The interpreter of this process; one question after another. */
+function opened(world: RunsWorld): Promise<Interpreter> {
+  if (!interpreter) {
+    makeFolder(world.socketFolder)
+    interpreter = Interpreter.open(world.python(), join(world.socketFolder, `interpreter-${process.pid}.log`))
+  }
+  return interpreter
+}
+
+/** Plans one stage. What it says of parameters, learning rate, memory and data comes from Python and nowhere else. */
+export async function planStage(side: StageSide, world: RunsWorld): Promise<StagePlan> {
+  const { stage } = side
+  const source = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
+  const answers = (await (await opened(world)).invoke('plan', { stage, source })) as StageAnswers
+  const { parallel, batch } = stage
+  const ranks = (parallel.nodes * parallel.processes) / parallel.sequence
+  const latent = latentOf(stage)
+  return {
+    label: side.label,
+    stage,
+    globalBatch: batch.perDevice * batch.accumulate * ranks,
+    latent,
+    tokensPerClip: latent && stage.kind !== 'vae' ? tokensOf(latent, stage) : undefined,
+    answers,
+    findings: side.findings,
+  }
+}
+
+function latentOf({ shape, vae }: Stage): StagePlan['latent'] {
+  const [time = 1, space = 1] = vae.stride
+  const { frames, height, width } = latentShape(
+    { unit: 'pixel', frames: shape.frames, height: shape.height, width: shape.width },
+    { time, space },
+  )
+  return { frames, height, width }
+}
+
+function tokensOf(latent: NonNullable<StagePlan['latent']>, { model }: Stage): number {
+  const [time = 1, height = 1, width = 1] = model.patch
+  return Math.ceil(latent.frames / time) * Math.ceil(latent.height / height) * Math.ceil(latent.width / width)
+}
