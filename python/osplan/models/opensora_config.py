@@ -89,7 +89,7 @@ class OpenSoraConfig:
         refuse_unless(raw, {"cross_attention_dim": heads * head_dim})
         if v12:
             refuse_unless(raw, {"norm_type": "ada_norm_single", "norm_elementwise_affine": False, "downsampler": ""})
-        size, layers, sparse = latent_size(raw), whole_number(raw, "num_layers"), bool(raw.get("sparse1d", False))
+        size, layers, sparse = latent_size(raw), whole_number(raw, "num_layers"), bool(raw.get("sparse1d", False)) and not v12
         return OpenSoraConfig(
             class_name=name,
             heads=heads,
