@@ -1,4 +1,5 @@
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -46,7 +47,8 @@ describe('what an address stands for', () => {
   let id: string
 
   beforeAll(() => {
-    const cwd = mkdtempSync(join(tmpdir(), 'stagewright-'))
+    const cwd = join(mkdtempSync(join(tmpdir(), 'stagewright-')), 'here')
+    mkdirSync(cwd)
     writeFileSync(join(cwd, 'r.yaml'), 'formatVersion: 1\nname: r\nstages:\n  - { name: one }\n  - { name: two, steps: 7 }\n')
     writeFileSync(join(cwd, 'one.yaml'), 'formatVersion: 1\nname: r\nstages: [{ name: only, steps: 3 }]\n')
     context = { cwd, runsFolder: join(cwd, 'runs') }
@@ -73,6 +75,53 @@ describe('what an address stands for', () => {
         'command line',
       ])
     }
+  })
+
+  test('a script has a side per launch, its trainer’s defaults filled in', async () => {
+    const launch = (rate: string) =>
+      `accelerate launch opensora/train/train_t2v_diffusers.py \\\n  --learning_rate=${rate} --model OpenSoraT2V_v1_3-2B/122\n`
+    writeFileSync(join(context.cwd, 'one.sh'), launch('2e-05'))
+    writeFileSync(join(context.cwd, 'two.sh'), launch('1e-4') + launch('2e-5'))
+    writeFileSync(join(context.cwd, 'none.sh'), 'echo nothing\n')
+    const one = await resolveSide('one.sh', context)
+    expect([one.stage.learningRate, one.trainerVersion?.startsWith('v1.3')]).toEqual([2e-5, true])
+    expect(one.origins.get('learningRate')).toMatchObject({ layer: 'script', file: 'one.sh', line: 2, name: 'learning_rate' })
+    expect((await resolveSides('two.sh', context)).map(({ stage }) => stage.learningRate)).toEqual([1e-4, 2e-5])
+    await expect(resolveSide('two.sh', context)).rejects.toMatchObject({ code: 'ADDRESS_STAGE' })
+    await expect(resolveSide('none.sh', context)).rejects.toMatchObject({ code: 'SCRIPT_LAUNCH' })
+    await expect(resolveSide('gone.sh', context)).rejects.toMatchObject({ code: 'SCRIPT_FILE' })
+  })
+
+  test('a script names files inside its own tree only', async () => {
+    writeFileSync(join(context.cwd, '..', 'outside.yaml'), 'num_processes: 64\n')
+    const launch = (config: string) => `accelerate launch --config_file ${config} opensora/train/train_t2v_diffusers.py\n`
+    writeFileSync(join(context.cwd, 'inside.yaml'), 'num_processes: 8\n')
+    writeFileSync(join(context.cwd, 'in.sh'), launch('inside.yaml'))
+    writeFileSync(join(context.cwd, 'out.sh'), launch('../outside.yaml'))
+    expect((await resolveSide('in.sh', context)).stage.parallel.processes).toBe(8)
+    expect((await resolveSide('out.sh', context)).stage.parallel.processes).toBe(1)
+  })
+
+  test('defaults of a version are those of its trainer', async () => {
+    const [old, newer] = [await resolveSide('defaults:v1.2.0', context), await resolveSide('defaults:v1.3.1', context)]
+    expect([old.trainerVersion, newer.trainerVersion]).toEqual(['v1.2.0', 'v1.3.1'])
+    expect([old.stage.ema.decay, newer.stage.ema.decay]).toEqual([0.999, 0.9999])
+  })
+
+  test('a script at a version is read from a checkout', async () => {
+    const checkout = join(context.cwd, 'checkout')
+    const git = (...args: string[]) =>
+      execFileSync('git', ['-C', checkout, '-c', 'user.name=a', '-c', 'user.email=a@b', ...args], { stdio: 'ignore' })
+    mkdirSync(checkout)
+    writeFileSync(join(checkout, 'train.sh'), 'accelerate launch opensora/train/train_t2v_diffusers.py --max_train_steps 12\n')
+    git('init')
+    git('add', '.')
+    git('commit', '-m', 'a')
+    git('tag', 'v1.3.1')
+    const upstream = { ...context, upstreamCheckout: checkout }
+    expect((await resolveSide('v1.3.1:train.sh', upstream)).stage.steps).toBe(12)
+    await expect(resolveSide('v1.3.1:gone.sh', upstream)).rejects.toMatchObject({ code: 'SCRIPT_FILE' })
+    await expect(resolveSide('v1.3.1:train.sh', context)).rejects.toMatchObject({ code: 'UPSTREAM_CHECKOUT' })
   })
 
   test('a whole recipe has all its stages', async () => {

@@ -51,7 +51,7 @@ export function diffStages(a: StageSide, b: StageSide, options: DiffOptions = {}
     a: labelOf(a),
     b: labelOf(b),
     changes: changes.toSorted(byGroup),
-    renames: renames.toSorted(byGroup),
+    renames: distinctRenames(renames).toSorted(byGroup),
     chosen: options.full ? chosen.toSorted(byGroup) : [],
     unchanged: options.full ? same.filter((setting) => !chosen.includes(setting)).toSorted(byGroup) : [],
     derived: derivedOf(a.stage, b.stage, options),
@@ -80,6 +80,13 @@ export function byGroups<T extends { readonly group: Group }>(entries: readonly 
 function byGroup(a: { group: Group; impact?: Impact }, b: { group: Group; impact?: Impact }): number {
   const dearer = (b.impact ? impacts.indexOf(b.impact) : 0) - (a.impact ? impacts.indexOf(a.impact) : 0)
   return groups.indexOf(a.group) - groups.indexOf(b.group) || dearer
+}
+
+/** One flag may fill several fields; its renaming is told once. */
+function distinctRenames(renames: readonly Renaming[]): Renaming[] {
+  return renames.filter(
+    ({ before, after }, place) => renames.findIndex((other) => other.before === before && other.after === after) === place,
+  )
 }
 
 function labelOf({ label, trainerVersion }: StageSide): SideLabel {

@@ -47,9 +47,9 @@ function plural(unit: string): string {
   return [words.has(first) ? `${first}s` : first, ...per].join('/')
 }
 
-/** `×0.5`; three significant digits are enough to judge a change by. */
+/** `×0.5`; three significant digits are enough to judge a change by, five where it is small. */
 export function ratioText(ratio: number): string {
-  return `×${quantityText(Number(ratio.toPrecision(3)))}`
+  return Math.abs(ratio - 1) < 0.01 ? `×${Number(ratio.toPrecision(5))}` : `×${quantityText(Number(ratio.toPrecision(3)))}`
 }
 
 /** `+4 frames`, `−1`. */
