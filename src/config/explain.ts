@@ -54,7 +54,7 @@ export function whyLines({ path, meaning, unit, layers }: Explanation): string[]
 }
 
 /** Where a value stands: `file:line:column`, or the option that gave it. */
-export function originPlace({ file, line, column, name }: Origin): string {
+function originPlace({ file, line, column, name }: Origin): string {
   if (file === undefined) return name ?? ''
   return placeText({ file, ...(line === undefined ? {} : { line }), ...(column === undefined ? {} : { column }) })
 }

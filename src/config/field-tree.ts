@@ -3,7 +3,7 @@ import { stageFields } from '../domain/stage/fields.ts'
 import { stageSchema } from '../domain/stage/schema.ts'
 
 /** The stage schema as names a recipe may write: sections by name, fields at the leaves. */
-export type FieldTree = FieldSection | FieldLeaf
+type FieldTree = FieldSection | FieldLeaf
 
 export interface FieldSection {
   readonly kind: 'section'

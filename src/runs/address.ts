@@ -10,7 +10,7 @@ export type Address =
   | { readonly kind: 'catalogue'; readonly version: string; readonly name: string }
   | { readonly kind: 'run'; readonly run: string; readonly checkpoint: number | 'best' | undefined }
 
-export const addressForms = 'FILE.yaml[#STAGE], v1.3/STAGE, a run (id, prefix, latest), RUN@STEP, FILE.sh, v1.3.1:PATH or defaults[:v1.3.1]'
+const addressForms = 'FILE.yaml[#STAGE], v1.3/STAGE, a run (id, prefix, latest), RUN@STEP, FILE.sh, v1.3.1:PATH or defaults[:v1.3.1]'
 
 /** The kind of an address by its form alone. Raises UserError ADDRESS_INVALID where it has none of the forms. */
 export function parseAddress(text: string): Address {

@@ -21,7 +21,7 @@ function textOf(text: string): string {
 }
 
 /** Small numbers with an exponent (`2e-5`), others in full. */
-export function numberText(value: number): string {
+function numberText(value: number): string {
   const size = Math.abs(value)
   if (size === 0 || (size >= 1e-2 && size < 1e15) || !Number.isFinite(value)) return String(value)
   return value.toExponential().replace('e+', 'e')
