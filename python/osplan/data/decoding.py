@@ -5,7 +5,6 @@ Source of the resizing: the transforms of Open-Sora-Plan v1.3.1, in uint8 rather
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import av
@@ -33,7 +32,7 @@ class Wanted:
 
     path: str
     places: tuple[int, ...]
-    """Rising frame numbers of the file."""
+    """Frame numbers of the file, none smaller than the one before."""
     box: tuple[int, int, int, int] | None
     """Left, right, top, bottom that the annotation crops to."""
     height: int
@@ -54,48 +53,50 @@ def frame_places(entry: Entry, every: float, start: int, count: int) -> tuple[in
 def pixels_of(wanted: Wanted, deadline_seconds: float) -> Tensor:
     """The wanted frames in the wanted size, (C, T, H, W) uint8.
 
+    Each frame is resized as it comes, while it is in the processor's cache, so that no clip is ever held in the file's size.
     Raises ClipError where they cannot be had. The deadline is looked at between frames: what hangs inside one is interrupted by
     the process that asked (decoders.py).
     """
-    pixels_THWC = torch.from_numpy(_decoded(wanted.path, wanted.places, deadline_seconds))
-    if wanted.box:
-        left, right, top, bottom = wanted.box
-        if bottom > pixels_THWC.shape[1] or right > pixels_THWC.shape[2]:
-            raise ClipError(f"{wanted.path}: expected at least {bottom}×{right} pixels for its crop, got {tuple(pixels_THWC.shape[1:3])}")
-        pixels_THWC = pixels_THWC[:, top:bottom, left:right]
-    frames_TCHW = pixels_THWC.permute(0, 3, 1, 2)
-    if wanted.largest_area is not None:
-        frames_TCHW = area_fitted(frames_TCHW, wanted)
-    elif wanted.crop_at is not None:
-        frames_TCHW = resized(cropped_to_aspect(frames_TCHW, wanted.height, wanted.width, wanted.crop_at), wanted.height, wanted.width)
-    else:
-        frames_TCHW = resized(frames_TCHW, wanted.height, wanted.width)
-    return frames_TCHW.transpose(0, 1).contiguous()
-
-
-def _decoded(path: str, places: Sequence[int], deadline_seconds: float) -> np.ndarray:
-    """Frames of a file, (T, H, W, C) uint8."""
     ends_at = time.monotonic() + deadline_seconds
-    wanted = set(places)
-    found: dict[int, np.ndarray] = {}
+    pixels_CTHW = torch.empty((3, len(wanted.places), wanted.height, wanted.width), dtype=torch.uint8)
+    path, count, written = wanted.path, len(wanted.places), 0
+    slots = iter(enumerate(wanted.places))
+    slot, next_place = next(slots)
     try:
         with av.open(path, timeout=deadline_seconds) as container:
             stream = container.streams.video[0]
-            first = _seek(container, stream, places[0])
+            first = _seek(container, stream, wanted.places[0])
             for place, frame in enumerate(container.decode(stream), first):
-                if place in wanted:
-                    found[place] = frame.to_ndarray(format="rgb24")
-                if place >= places[-1]:
-                    break
+                if place == next_place:
+                    frame_CHW = _sized(frame, wanted)
+                    # Slow playback repeats a frame.
+                    while place == next_place:
+                        pixels_CTHW[:, slot] = frame_CHW
+                        written += 1
+                        slot, next_place = next(slots, (-1, -1))
+                if written == count:
+                    return pixels_CTHW
                 if time.monotonic() > ends_at:
-                    raise ClipError(f"{path}: expected to decode within {deadline_seconds:g} s, got {len(found)} of {len(wanted)} frames")
+                    raise ClipError(f"{path}: expected to decode within {deadline_seconds:g} s, got {written} of {count} frames")
     except (av.FFmpegError, OSError, IndexError, ValueError) as cause:
         raise ClipError(f"{path}: expected a readable clip, got {cause}") from cause
-    if len(found) < len(wanted):
-        raise ClipError(f"{path}: expected frame {places[-1]}, got {len(found)} of {len(wanted)} frames")
-    if len({frame.shape for frame in found.values()}) > 1:
-        raise ClipError(f"{path}: expected frames of one size, got several")
-    return np.stack([found[place] for place in places])
+    raise ClipError(f"{path}: expected frame {wanted.places[-1]}, got {written} of {count} frames")
+
+
+def _sized(frame: av.VideoFrame, wanted: Wanted) -> Tensor:
+    """A decoded frame in the wanted size, (C, H, W) uint8."""
+    pixels_HWC = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+    if wanted.box:
+        left, right, top, bottom = wanted.box
+        if bottom > pixels_HWC.shape[0] or right > pixels_HWC.shape[1]:
+            raise ClipError(f"{wanted.path}: expected at least {bottom}×{right} pixels for its crop, got {tuple(pixels_HWC.shape[:2])}")
+        pixels_HWC = pixels_HWC[top:bottom, left:right]
+    frames_TCHW = pixels_HWC.permute(2, 0, 1)[None]
+    if wanted.largest_area is not None:
+        return area_fitted(frames_TCHW, wanted)[0]
+    if wanted.crop_at is not None:
+        frames_TCHW = cropped_to_aspect(frames_TCHW, wanted.height, wanted.width, wanted.crop_at)
+    return resized(frames_TCHW, wanted.height, wanted.width)[0]
 
 
 def _seek(container: InputContainer, stream: av.VideoStream, first: int) -> int:
