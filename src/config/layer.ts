@@ -4,8 +4,8 @@ import { stageFields } from '../domain/stage/fields.ts'
 import type { StagePath } from '../domain/stage/schema.ts'
 import { choicesAt, expectationAt, shown, takes } from './expectation.ts'
 import { type FieldLeaf, type FieldSection, fieldTree } from './field-tree.ts'
+import { type Located, type LocatedRecord, placeInside, plainValue } from './located.ts'
 import type { Place, Problems } from './problems.ts'
-import { type Located, type LocatedRecord, placeInside, plainValue } from './yaml.ts'
 
 export interface Setting {
   readonly value: unknown

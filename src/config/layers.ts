@@ -1,8 +1,9 @@
 import { stageFields } from '../domain/stage/fields.ts'
 import type { Origin, StageSide } from '../domain/stage/origin.ts'
-import { type Stage, type StagePath, stageSchema } from '../domain/stage/schema.ts'
-import type { Layer } from './layer.ts'
-import { errorOf, type Place, Problems } from './problems.ts'
+import type { Stage, StagePath } from '../domain/stage/schema.ts'
+import { type Layer, readLayer } from './layer.ts'
+import { locatedOf, nestedAt } from './located.ts'
+import { type Place, Problems } from './problems.ts'
 
 /** A value one layer gave a field. */
 export interface LayerValue {
@@ -35,12 +36,15 @@ export function pushLayer(layers: Layers, layer: Layer, origin: (place: Place) =
   for (const [path, { value, place }] of layer) push(layers, path, { value, origin: origin(place) })
 }
 
+/** Values of a trial are checked like those of a file. */
 export function pushTrial(layers: Layers, trial: TrialSettings): void {
-  for (const [path, value] of Object.entries(trial.values)) {
-    if (!stageFields().has(path))
-      throw errorOf([{ code: 'CONFIG_UNKNOWN_KEY', place: { file: trial.name }, path, text: 'expected a setting, got an unknown path' }])
-    push(layers, path, { value, origin: { layer: 'trial', name: trial.name } })
-  }
+  const problems = new Problems()
+  const given = Object.entries(trial.values).map(([path, value]) => {
+    const node = locatedOf(value, { file: trial.name })
+    return readLayer(nestedAt(path.split('.'), node), '', [], problems)
+  })
+  problems.refuse()
+  for (const layer of given) pushLayer(layers, layer, () => ({ layer: 'trial', name: trial.name }))
 }
 
 export function defaultLayers(): Layers {
@@ -56,32 +60,20 @@ export interface CompletedStage extends StageSide {
   readonly layers: ReadonlyMap<StagePath, readonly LayerValue[]>
 }
 
-/** The stage its winning values make, with where they came from. */
+/** The stage its winning values make, with where they came from. Each value was checked where it was read. */
 export function completed(layers: Layers, label: string): CompletedStage {
-  const input: Record<string, unknown> = {}
+  const stage: Record<string, unknown> = {}
   const origins = new Map<StagePath, Origin>()
   const ordered = new Map<StagePath, readonly LayerValue[]>()
-  for (const [path, values] of layers) {
-    const winnerFirst = values.toReversed()
+  for (const path of stageFields().keys()) {
+    const winnerFirst = layers.get(path)?.toReversed() ?? []
     const [winner] = winnerFirst
-    if (winner === undefined) continue
-    setAt(input, path.split('.'), winner.value)
+    if (winner === undefined) throw new Error(`${label} ${path}: no layer gives a value`)
+    setAt(stage, path.split('.'), structuredClone(winner.value))
     origins.set(path, winner.origin)
     ordered.set(path, winnerFirst)
   }
-  return { label, stage: stageFrom(input, label), origins, layers: ordered, findings: [] }
-}
-
-/** Values from a trial were not checked before; those of files were. */
-function stageFrom(input: unknown, label: string): Stage {
-  const result = stageSchema.safeParse(input)
-  if (result.success) return result.data
-  const problems = new Problems()
-  for (const issue of result.error.issues) {
-    problems.add({ code: 'CONFIG_INVALID', place: { file: label }, path: issue.path.map(String).join('.'), text: issue.message })
-  }
-  problems.refuse()
-  throw result.error
+  return { label, stage: stage as Stage, origins, layers: ordered, findings: [] }
 }
 
 function setAt(target: Record<string, unknown>, [name = '', ...rest]: readonly string[], value: unknown): void {

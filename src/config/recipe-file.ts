@@ -1,8 +1,8 @@
 import { nearestName } from '../domain/nearest.ts'
 import { shown } from './expectation.ts'
 import { type Layer, readLayer } from './layer.ts'
+import { type Located, type LocatedEntry, type LocatedRecord, plainValue } from './located.ts'
 import { errorOf, type Place, Problems } from './problems.ts'
-import { type Located, type LocatedEntry, type LocatedRecord, plainValue } from './yaml.ts'
 
 /** The version of recipes and presets this program reads. */
 export const formatVersion = 1

@@ -1,8 +1,9 @@
 import { nearestName } from '../domain/nearest.ts'
 import { stageFields } from '../domain/stage/fields.ts'
 import { type Layer, readLayer } from './layer.ts'
+import { type Located, locatedOf, nestedAt, plainValue } from './located.ts'
 import { errorOf, type Place, Problems } from './problems.ts'
-import { type Located, readYaml } from './yaml.ts'
+import { readYaml } from './yaml.ts'
 
 /** One `--set` of the command line, `path=value` for every stage or `STAGE:path=value` for one. */
 export interface SetOption {
@@ -24,39 +25,16 @@ function readSetOption(option: string): SetOption {
   if (path === undefined || value === undefined)
     throw refusal(place, `expected path=value, got ${option}`, 'for example --set learningRate=1e-5')
   if (path === 'name') throw refusal(place, 'expected a setting, got the name of the stage', 'rename the stage in its file')
+  refuseInsideField(path.split('.'), place)
   const problems = new Problems()
-  const layer = readLayer(nested(path.split('.'), optionValue(value, place), place), '', [], problems)
+  const layer = readLayer(nestedAt(path.split('.'), optionValue(value, place)), '', [], problems)
   problems.refuse()
   return { stage, layer }
 }
 
-function optionValue(text: string, place: Place): Located {
-  if (text.trim() === '') return { kind: 'scalar', value: null, place }
-  return withPlace(readYaml(text, place.file), place)
-}
-
 /** Columns inside an option mean little: the option itself is the place. */
-function withPlace(node: Located, place: Place): Located {
-  switch (node.kind) {
-    case 'scalar':
-      return { ...node, place }
-    case 'list':
-      return { ...node, place, items: node.items.map((item) => withPlace(item, place)) }
-    case 'record':
-      return {
-        ...node,
-        place,
-        entries: new Map([...node.entries].map(([name, entry]) => [name, { place, value: withPlace(entry.value, place) }])),
-      }
-    default:
-      return node satisfies never
-  }
-}
-
-function nested(path: readonly string[], value: Located, place: Place): Extract<Located, { kind: 'record' }> {
-  const [name = '', ...rest] = path
-  refuseInsideField(path, place)
-  return { kind: 'record', place, entries: new Map([[name, { place, value: rest.length === 0 ? value : nested(rest, value, place) }]]) }
+function optionValue(text: string, place: Place): Located {
+  return locatedOf(text.trim() === '' ? null : plainValue(readYaml(text, place.file)), place)
 }
 
 /** Lists and records are set as a whole: `objective.maskRatios.i2v` is no path. */

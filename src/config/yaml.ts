@@ -1,36 +1,11 @@
 import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type ParsedNode, parseDocument, type YAMLMap } from 'yaml'
+import type { Located, LocatedEntry, LocatedRecord } from './located.ts'
 import { type ConfigError, errorOf, type Place } from './problems.ts'
 
 /*
  * YAML 1.2 (core schema) in which every value knows its place. Aliases are followed within a limit; merge keys, tags, several
  * documents and YAML 1.1 are refused, because they make a setting hard to find.
  */
-
-export type Located = LocatedScalar | LocatedList | LocatedRecord
-
-export interface LocatedScalar {
-  readonly kind: 'scalar'
-  readonly value: string | number | boolean | null
-  readonly place: Place
-}
-
-export interface LocatedList {
-  readonly kind: 'list'
-  readonly items: readonly Located[]
-  readonly place: Place
-}
-
-export interface LocatedEntry {
-  readonly value: Located
-  /** Where the key stands. */
-  readonly place: Place
-}
-
-export interface LocatedRecord {
-  readonly kind: 'record'
-  readonly entries: ReadonlyMap<string, LocatedEntry>
-  readonly place: Place
-}
 
 /** Bytes a configuration file may have. */
 const mostBytes = 1024 * 1024
@@ -180,26 +155,4 @@ class Reader {
     const { line, col } = this.#lines.linePos(node.range[0])
     return { file: this.#file, line, column: col }
   }
-}
-
-/** The plain value without places. */
-export function plainValue(node: Located): unknown {
-  switch (node.kind) {
-    case 'scalar':
-      return node.value
-    case 'list':
-      return node.items.map(plainValue)
-    case 'record':
-      return Object.fromEntries([...node.entries].map(([name, { value }]) => [name, plainValue(value)]))
-    default:
-      return node satisfies never
-  }
-}
-
-/** Place of the value at a path inside a node; of the deepest node on the way where the path ends in nothing. */
-export function placeInside(node: Located, path: readonly PropertyKey[]): Place {
-  const [step, ...rest] = path
-  if (step === undefined || node.kind === 'scalar') return node.place
-  const next = node.kind === 'list' ? node.items[Number(step)] : node.entries.get(String(step))?.value
-  return next ? placeInside(next, rest) : node.place
 }

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { type LoadOptions, loadRecipe } from '../../src/config/recipe.ts'
 import { UserError } from '../../src/domain/errors.ts'
 import { stageFields, valueAt } from '../../src/domain/stage/fields.ts'
+import { stageSchema } from '../../src/domain/stage/schema.ts'
 
 /** Loads a recipe out of texts by file name. */
 function load(files: Record<string, string | Uint8Array>, options: LoadOptions = {}, file = 'r.yaml') {
@@ -103,6 +104,21 @@ stages:
     const [three] = load({ ...moved, 'c.yaml': child }, {}, 'c.yaml').stages
     expect(three?.stage).toMatchObject({ steps: 8, learningRate: 4e-4, batch: { accumulate: 9 }, ema: { startStep: 7 } })
     expect(three?.layers.get('learningRate')?.[0]?.from).toBe('sub/r.yaml#one')
+  })
+
+  test('a complete stage is what the schema makes of it, keys in its order', () => {
+    for (const { stage } of load(files, { set: ['phases=[{ at: 50%, trainable: [all] }]'] }).stages) {
+      expect(JSON.stringify(stageSchema.parse(stage))).toBe(JSON.stringify(stage))
+    }
+  })
+
+  test.each([
+    [{ stepz: 3 }, 'did you mean `steps`?'],
+    [{ steps: 1.5 }, 'trial 3 steps: expected a whole number above 0, got 1.5'],
+    [{ 'ema.decay': Number.NaN }, 'expected a number from 0 to 1, got NaN'],
+    [{ 'shape.frames': undefined }, 'expected a whole number'],
+  ])('a trial of %j is refused', (values, part) => {
+    expect(refusal(() => load(files, { trial: { name: 'trial 3', values } }))).toContain(part)
   })
 
   test('--set reaches every stage, or the one it names', () => {
