@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import { closeSync, openSync } from 'node:fs'
 import { hostname, tmpdir, userInfo } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { execa } from 'execa'
 import { findPython } from './bridge/environment.ts'
 import { LocalEngine } from './engines/local.ts'
-import type { RunsWorld } from './runs/world.ts'
+import type { RunsWorld, StartedSupervisor } from './runs/world.ts'
 
 /** Folder of this package: the checkout, or where it is installed. */
 export const packageRoot = join(import.meta.dirname, '..')
@@ -17,13 +18,16 @@ export function runsWorldOf(place: {
   pythonEnv?: string | undefined
   upstreamCheckout?: string | undefined
 }): RunsWorld {
-  const { cwd, env, runsFolder } = place
+  const { cwd, runsFolder } = place
+  const chosen = place.pythonEnv ?? place.env.STAGEWRIGHT_PYTHON_ENV
+  // The supervisor and the trainer work in other folders, and find Python by this alone.
+  const env = chosen ? { ...place.env, STAGEWRIGHT_PYTHON_ENV: resolve(cwd, chosen) } : place.env
   return {
     cwd,
     runsFolder,
     engine: new LocalEngine(env),
-    python: () => findPython(packageRoot, env, place.pythonEnv),
-    startSupervisor: (folder) => startSupervisor(folder, env),
+    python: () => findPython(packageRoot, env),
+    startSupervisor: (folder, log) => startSupervisor(folder, log, env),
     now: () => new Date(),
     random: (digits) =>
       randomBytes(Math.ceil(digits / 2))
@@ -36,14 +40,21 @@ export function runsWorldOf(place: {
 }
 
 /** The supervisor is this very program in a session of its own; nothing it needs passes through this process. */
-async function startSupervisor(folder: string, env: Readonly<Record<string, string | undefined>>): Promise<void> {
-  const child = execa(process.execPath, [join(packageRoot, 'bin', 'stagewright.mjs'), '_supervise', folder], {
-    detached: true,
-    cleanup: false,
-    buffer: false,
-    reject: false,
-    stdio: 'ignore',
-    env,
-  })
-  child.unref()
+async function startSupervisor(folder: string, log: string, env: Readonly<Record<string, string | undefined>>): Promise<StartedSupervisor> {
+  const output = openSync(log, 'a', 0o600)
+  try {
+    const child = execa(process.execPath, [join(packageRoot, 'bin', 'stagewright.mjs'), '_supervise', folder], {
+      detached: true,
+      cleanup: false,
+      buffer: false,
+      reject: false,
+      // Any open descriptor will do; the types know those of the standard streams only.
+      stdio: ['ignore', output as 1, output as 1],
+      env,
+    })
+    child.unref()
+    return { hasEnded: () => child.pid === undefined || child.exitCode !== null || child.signalCode !== null }
+  } finally {
+    closeSync(output)
+  }
 }

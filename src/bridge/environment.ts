@@ -11,12 +11,12 @@ export interface PythonEnvironment {
 }
 
 /**
- * The Python to use: `--python-env`, STAGEWRIGHT_PYTHON_ENV, or the environment that set-up made in the package's own folder.
+ * The Python to use: STAGEWRIGHT_PYTHON_ENV (a virtual environment or its python), or the environment that set-up made in the package's own folder.
  * Raises UserError PYTHON_MISSING.
  */
-export function findPython(packageRoot: string, env: Readonly<Record<string, string | undefined>>, option?: string): PythonEnvironment {
+export function findPython(packageRoot: string, env: Readonly<Record<string, string | undefined>>): PythonEnvironment {
   const pythonPath = join(packageRoot, 'python')
-  const chosen = option ?? env.STAGEWRIGHT_PYTHON_ENV
+  const chosen = env.STAGEWRIGHT_PYTHON_ENV
   const folder = chosen ?? join(packageRoot, '.venv')
   const python = existsSync(join(folder, 'bin', 'python')) ? join(folder, 'bin', 'python') : folder
   if (existsSync(python) && python !== folder) return { python, pythonPath }

@@ -3,6 +3,11 @@ import { UserError } from '../domain/errors.ts'
 import { protocolVersion } from '../domain/protocol.ts'
 
 const connectTimeoutMs = 1000
+/** A trainer answers a greeting from a thread of its own, whatever it computes. */
+const helloTimeoutMs = 5000
+
+/** The connection ended before an answer came. */
+export class ConnectionLost extends Error {}
 
 interface Reply {
   readonly id?: number | null
@@ -21,23 +26,33 @@ export class TrainerClient {
     this.#socket = socket
     socket.setEncoding('utf8')
     socket.on('data', (chunk: string) => this.#take(chunk))
-    socket.on('error', (cause) => this.#fail(cause))
-    socket.on('close', () => this.#fail(new Error('the trainer closed the connection')))
+    socket.on('error', (cause) => this.#fail(new ConnectionLost(cause.message)))
+    socket.on('close', () => this.#fail(new ConnectionLost('the trainer closed the connection')))
   }
 
-  /** Connects and shakes hands; undefined where nobody listens. Raises UserError PROTOCOL_VERSION. */
+  /** Connects and shakes hands; undefined where nobody listens or answers. Raises UserError PROTOCOL_VERSION. */
   static async connect(path: string): Promise<TrainerClient | undefined> {
     const socket = await connected(path)
     if (!socket) return undefined
     const client = new TrainerClient(socket)
-    await client.call('hello', { protocol: protocolVersion })
-    return client
+    const clock = setTimeout(() => socket.destroy(), helloTimeoutMs)
+    try {
+      await client.call('hello', { protocol: protocolVersion })
+      return client
+    } catch (cause) {
+      client.close()
+      if (cause instanceof ConnectionLost) return undefined
+      throw cause
+    } finally {
+      clearTimeout(clock)
+    }
   }
 
   /** Calls a method. A command's answer comes when it has taken effect. Raises UserErrors of the trainer. */
   call(method: string, params: Record<string, unknown> = {}): Promise<unknown> {
     const id = this.#next++
     return new Promise((resolve, reject) => {
+      if (this.#socket.destroyed) reject(new ConnectionLost('the connection has ended'))
       this.#waiting.set(id, { resolve, reject })
       this.#socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`)
     })

@@ -1,4 +1,4 @@
-import type { RunEnd } from '../domain/run/state.ts'
+import { type RunEnd, runEnd } from '../domain/run/state.ts'
 import { attach } from '../runs/attach.ts'
 import { stopRun } from '../runs/control.ts'
 import { settledState } from '../runs/supervise.ts'
@@ -26,9 +26,10 @@ export async function follow(
   })
   let end: RunEnd | undefined
   try {
-    for await (const item of attach(run, { signal: leaving.signal })) {
-      if (item.attempt >= (options.fromAttempt ?? 1)) progress.add(item)
-      if (item.event.event === 'ended') end = { ...item.event, step: item.event.step ?? undefined }
+    const fromAttempt = options.fromAttempt ?? 1
+    for await (const item of attach(run, runs, { signal: leaving.signal, fromAttempt })) {
+      if (item.attempt >= fromAttempt) progress.add(item)
+      if (item.event.event === 'ended') end = runEnd(item.event)
     }
   } finally {
     release()

@@ -1,4 +1,4 @@
-import type { RunEvent } from '../runs/attach.ts'
+import type { RunEvent } from '../domain/run/state.ts'
 import type { Output, Paint } from './terminal.ts'
 import { widthOf } from './terminal.ts'
 

@@ -31,8 +31,12 @@ export interface Engine {
   readonly name: string
   /** Starts a job that outlives this process. */
   submit(job: Job): Promise<JobHandle>
-  /** How the job stands now. */
-  observe(handle: JobHandle, exitFile: string): JobStatus
+  /** The line that a job is started with. */
+  command(job: Job): readonly string[]
+  /** A job whose handle was lost with the one who started it; undefined where none runs. */
+  find(exitFile: string): JobHandle | undefined
+  /** How the job stands now. One of another host counts as running until its exit file is there, one without a handle as ended. */
+  observe(handle: JobHandle | undefined, exitFile: string): JobStatus
   /** Asks the job to end; `KILL` leaves it no choice. */
   signal(handle: JobHandle, signal: 'TERM' | 'KILL'): void
   /** Ends what a job left behind: ranks whose launcher is gone. */

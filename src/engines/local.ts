@@ -3,18 +3,21 @@ import { execa } from 'execa'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import type { Engine, Job, JobHandle, JobStatus } from './engine.ts'
-import { identityOf, isAlive } from './process-identity.ts'
+import { identityOf, isAlive, isElsewhere, processWith } from './process-identity.ts'
 
 const tailBytes = 64 * 1024
+const wrapperName = 'stagewright-run'
 
 /**
  * Runs the launcher and writes its exit status beside the run, so that it is known even when nobody waits: the shell outlives
  * this process, and a temporary file that is renamed is there whole or not at all. TERM is passed on.
  */
 const wrapper = `
-exit_file="$1"; shift
-trap 'kill -TERM "$child" 2>/dev/null' TERM INT HUP
+exit_file="$1"; shift; child=
+asked=
+trap 'asked=1; kill -TERM $child 2>/dev/null' TERM INT HUP
 "$@" & child=$!
+[ -z "$asked" ] || kill -TERM "$child"
 while :; do
   wait "$child"; rc=$?
   kill -0 "$child" 2>/dev/null || break
@@ -36,7 +39,7 @@ export class LocalEngine implements Engine {
     const log = openSync(job.log, 'a', 0o600)
     try {
       // Integer descriptors: a stream through this process would break when it ends.
-      const child = execa('/bin/sh', ['-c', wrapper, 'stagewright-run', job.exitFile, ...launchCommand(job)], {
+      const child = execa('/bin/sh', ['-c', wrapper, wrapperName, job.exitFile, ...launchCommand(job)], {
         detached: true,
         cleanup: false,
         buffer: false,
@@ -46,7 +49,7 @@ export class LocalEngine implements Engine {
         env: launchEnvironment(job, this.#env),
         extendEnv: false,
       })
-      const process = child.pid === undefined ? undefined : identityOf(child.pid)
+      const process = child.pid === undefined ? undefined : identityOf(child.pid, { zombies: true })
       child.unref()
       if (!process)
         throw new UserError('LAUNCH_FAILED', `${job.runFolder}: expected the launcher to start, got none`, { hint: `see ${job.log}` })
@@ -56,9 +59,20 @@ export class LocalEngine implements Engine {
     }
   }
 
-  observe(handle: JobHandle, exitFile: string): JobStatus {
-    if (isAlive(handle.process)) return { state: 'running' }
-    if (!existsSync(exitFile)) return { state: 'ended', exitCode: null, signal: null }
+  command(job: Job): readonly string[] {
+    return launchCommand(job)
+  }
+
+  find(exitFile: string): JobHandle | undefined {
+    const process = processWith([wrapperName, exitFile])
+    return process && { kind: 'local', process }
+  }
+
+  observe(handle: JobHandle | undefined, exitFile: string): JobStatus {
+    if (handle && isAlive(handle.process)) return { state: 'running' }
+    if (!existsSync(exitFile)) {
+      return handle && isElsewhere(handle.process) ? { state: 'running' } : { state: 'ended', exitCode: null, signal: null }
+    }
     const { exitCode } = JSON.parse(readFileSync(exitFile, 'utf8')) as { exitCode: number }
     return exitCode > 128 ? { state: 'ended', exitCode, signal: signalName(exitCode - 128) } : { state: 'ended', exitCode, signal: null }
   }

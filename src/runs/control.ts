@@ -1,18 +1,20 @@
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { TrainerClient } from '../bridge/trainer-client.ts'
+import { ConnectionLost, TrainerClient } from '../bridge/trainer-client.ts'
 import { UserError } from '../domain/errors.ts'
 import type { Command, TrainerEvent } from '../domain/protocol.ts'
-import { endOf, newestAttempt } from '../domain/run/state.ts'
+import { type Attempt, newestAttempt } from '../domain/run/state.ts'
 import { fieldOf } from '../domain/stage/fields.ts'
 import type { JobHandle } from '../engines/engine.ts'
 import { writeAtomically } from '../store/files.ts'
-import { trainerJournal } from '../store/journal.ts'
-import { filesOf, type Run, readState } from '../store/runs.ts'
-import { settledState } from './supervise.ts'
+import { type JournalReader, trainerJournal } from '../store/journal.ts'
+import { filesOf, type Run, requestKill } from '../store/runs.ts'
+import { livingRanks, settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
-const pollMs = 200
+const pollMs = 100
+const looksPerSettling = 10
 
 /** A command without its envelope. */
 export type Ask = Command extends infer Each ? (Each extends Command ? Omit<Each, 'id' | 'by'> : never) : never
@@ -27,17 +29,14 @@ export type Acknowledgement = Extract<TrainerEvent, { event: 'command' }>
 export async function sendCommand(run: Run, ask: Ask, world: RunsWorld): Promise<Acknowledgement> {
   const state = await settledState(run, world)
   const attempt = newestAttempt(state)
-  if (!attempt || endOf(state)) {
-    throw new UserError(
-      'RUN_NOT_ACTIVE',
-      `${run.id}: expected a run that trains, got one that ${attempt ? `ended: ${endOf(state)?.reason}` : 'has not started'}`,
-      { hint: `stagewright continue ${run.id}`, exitCode: 1 },
-    )
-  }
+  if (!attempt || attempt.end) throw notActive(run, attempt)
   if (ask.name === 'set') checkLive(ask.path)
   const command = { ...ask, id: `${world.now().getTime().toString(36)}-${world.random(6)}`, by: world.actor } as Command
   const client = attempt.socket === undefined ? undefined : await TrainerClient.connect(attempt.socket)
-  const answer = client ? await overSocket(client, command) : await asFile(run, command)
+  const reader = trainerJournal(filesOf(run.folder).trainer)
+  reader.next()
+  if (!client) writeAtomically(join(filesOf(run.folder).commands, `${command.id}.json`), JSON.stringify(command))
+  const answer = (client && (await overSocket(client, command))) ?? (await fromJournal(run, command, reader, world))
   if (answer.status === 'refused') {
     throw new UserError('COMMAND_REFUSED', `${run.id}: expected ${ask.name} to be applied, got: ${answer.message ?? 'refused'}`, {
       hint: 'see `stagewright show`',
@@ -45,6 +44,14 @@ export async function sendCommand(run: Run, ask: Ask, world: RunsWorld): Promise
     })
   }
   return answer
+}
+
+function notActive(run: Run, attempt: Attempt | undefined): UserError {
+  const state = attempt ? `ended: ${attempt.end?.reason}` : 'has not started'
+  return new UserError('RUN_NOT_ACTIVE', `${run.id}: expected a run that trains, got one that ${state}`, {
+    hint: `stagewright continue ${run.id}`,
+    exitCode: 1,
+  })
 }
 
 /** Raises UserError NOT_LIVE for a field that cannot change while a run trains, with what it would take. */
@@ -64,23 +71,28 @@ export function checkLive(path: string): void {
   })
 }
 
-async function overSocket(client: TrainerClient, { name, ...params }: Command): Promise<Acknowledgement> {
+/** The answer to a command; undefined where the connection ends before it: the journal may have it. */
+async function overSocket(client: TrainerClient, { name, ...params }: Command): Promise<Acknowledgement | undefined> {
   try {
     return (await client.call(name, params)) as Acknowledgement
+  } catch (cause) {
+    if (cause instanceof ConnectionLost) return undefined
+    throw cause
   } finally {
     client.close()
   }
 }
 
-async function asFile(run: Run, command: Command): Promise<Acknowledgement> {
-  const reader = trainerJournal(filesOf(run.folder).trainer)
-  reader.next()
-  writeAtomically(join(filesOf(run.folder).commands, `${command.id}.json`), JSON.stringify(command))
-  for (;;) {
+async function fromJournal(run: Run, command: Command, reader: JournalReader<TrainerEvent>, world: RunsWorld): Promise<Acknowledgement> {
+  for (let look = 1; ; look += 1) {
+    const hasEnded = look % looksPerSettling === 0 && newestAttempt(await settledState(run, world))?.end !== undefined
     const answer = reader.next().find((event): event is Acknowledgement => event.event === 'command' && event.id === command.id)
     if (answer) return answer
-    if (endOf(readState(run)))
-      throw new UserError('RUN_NOT_ACTIVE', `${run.id}: expected an answer to ${command.name}, got the end of the run`, { exitCode: 1 })
+    if (hasEnded) {
+      rmSync(join(filesOf(run.folder).commands, `${command.id}.json`), { force: true })
+      const message = `${run.id}: expected an answer to ${command.name}, got the end of the run`
+      throw new UserError('RUN_NOT_ACTIVE', message, { hint: `stagewright show ${run.id}`, exitCode: 1 })
+    }
     await sleep(pollMs)
   }
 }
@@ -91,6 +103,9 @@ export async function stopRun(run: Run, options: { after?: number; kill?: boolea
     await sendCommand(run, { name: 'stop', after: options.after ?? null, reason: options.reason ?? null }, world)
     return
   }
-  const attempt = newestAttempt(readState(run))
-  if (attempt?.handle) world.engine.signal(attempt.handle as JobHandle, 'KILL')
+  const attempt = newestAttempt(await settledState(run, world))
+  if (!attempt || attempt.end) throw notActive(run, attempt)
+  requestKill(run, attempt.number, world.actor)
+  world.engine.reconcile(livingRanks(attempt))
+  if (attempt.handle) world.engine.signal(attempt.handle as JobHandle, 'KILL')
 }

@@ -3,37 +3,61 @@ import type { Attempt, RunEnd } from '../domain/run/state.ts'
 import type { JobStatus } from '../engines/engine.ts'
 
 const reasonOfCode: Readonly<Record<string, EndReason>> = { OUT_OF_MEMORY: 'out-of-memory', DISK_FULL: 'disk-full' }
+const signalNames: Readonly<Record<string, string>> = { 6: 'SIGABRT', 7: 'SIGBUS', 9: 'SIGKILL', 11: 'SIGSEGV', 15: 'SIGTERM' }
+
+/** All that is known of an attempt whose process is gone. */
+export interface Remains {
+  /** What its trainer said; undefined where it said nothing at all. */
+  readonly attempt: Attempt | undefined
+  /** What a rank other than the first failed with. */
+  readonly rankFailure: { readonly code: string; readonly message: string } | undefined
+  /** Who asked for it to be killed. */
+  readonly killedBy: string | undefined
+  readonly status: JobStatus & { state: 'ended' }
+  readonly lastStep: number
+  readonly log: string
+  /** The end of that log, where the launcher names the rank that ended first. */
+  readonly logLines: readonly string[]
+}
 
 /**
- * The one reason an attempt ended for: what the trainer said of itself; else what it failed with; else what became of its
- * process. torchrun's own status is always 1, so it only counts where nobody spoke.
+ * The one reason an attempt ended for: what the trainer said of itself; else what a rank failed with; else what became of its
+ * process. The launcher's own status is always 1, so it only counts where nobody spoke.
  */
-export function endReason(attempt: Attempt | undefined, status: JobStatus & { state: 'ended' }, lastStep: number, log: string): RunEnd {
-  const rest = { exitCode: status.exitCode, signal: status.signal, log }
-  if (attempt?.finished) {
-    const { reason, message, step } = attempt.finished
-    return { reason, message, step, hint: hints[reason], ...rest }
+export function endReason(remains: Remains): RunEnd {
+  const { attempt, rankFailure, killedBy, status, lastStep, log, logLines } = remains
+  const rest = { step: lastStep, exitCode: status.exitCode, signal: status.signal, log }
+  const failure = attempt?.failure ?? (rankFailure && { ...rankFailure, hint: undefined })
+  const finished = attempt?.finished
+  // A rank that fails makes the launcher end the others, which then speak of that.
+  if (finished && !(finished.reason === 'killed' && failure)) {
+    return { ...rest, reason: finished.reason, message: finished.message, step: finished.step, hint: hints[finished.reason] }
   }
-  if (attempt?.failure) {
-    const { code, message, hint } = attempt.failure
-    const reason = reasonOfCode[code] ?? 'failed'
-    return { reason, message: `${message} [${code}]`, step: lastStep, hint: hint ?? hints[reason], ...rest }
+  if (failure) {
+    const reason = reasonOfCode[failure.code] ?? 'failed'
+    return { ...rest, reason, message: `${failure.message} [${failure.code}]`, hint: failure.hint ?? hints[reason] }
+  }
+  if (killedBy !== undefined) {
+    return { ...rest, reason: 'killed', message: `killed by ${killedBy} after step ${lastStep}`, hint: '`stagewright continue` goes on' }
   }
   if (status.exitCode === null && status.signal === null) {
-    return {
-      reason: 'lost',
-      message: `the trainer and its launcher vanished after step ${lastStep}`,
-      step: lastStep,
-      hint: hints.lost,
-      ...rest,
-    }
+    return { ...rest, reason: 'lost', message: `the trainer and its launcher vanished after step ${lastStep}`, hint: hints.lost }
   }
-  if (status.signal === 'SIGKILL' || attempt === undefined) {
-    const message = `killed by ${status.signal ?? 'a signal'} after step ${lastStep}`
-    return { reason: 'killed', message, step: lastStep, hint: hints.killed, ...rest }
+  const signal = status.signal ?? rankSignal(logLines)
+  if (signal === undefined) {
+    const message = `a rank ended without a word after step ${lastStep} (exit code ${status.exitCode})`
+    return { ...rest, reason: 'failed', message, hint: hints.failed }
   }
-  const message = `a rank ended without a word after step ${lastStep} (launcher: exit code ${status.exitCode})`
-  return { reason: 'killed', message, step: lastStep, hint: hints.killed, ...rest }
+  const message = `killed by ${signal} after step ${lastStep}`
+  return { ...rest, reason: 'killed', signal, message, hint: signal === 'SIGKILL' ? hints.killed : hints.failed }
+}
+
+/** The signal a rank ended by, as the launcher reports it: `exitcode  : -9 (pid: 1234)`. */
+function rankSignal(logLines: readonly string[]): string | undefined {
+  const numbers = logLines.flatMap((line) => /exitcode\s*:\s*-(\d+)/.exec(line)?.[1] ?? [])
+  // Ranks that the launcher ended itself come with TERM; the first other one is the cause.
+  const number = numbers.find((entry) => entry !== '15') ?? numbers[0]
+  return number === undefined ? undefined : (signalNames[number] ?? `signal ${number}`)
 }
 
 const hints: Readonly<Record<EndReason, string>> = {

@@ -1,15 +1,21 @@
-import { resolve } from 'node:path'
+import { createHash } from 'node:crypto'
+import { readdirSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../domain/errors.ts'
-import type { RunIdentity } from '../domain/protocol.ts'
+import type { RunIdentity, SupervisorEvent } from '../domain/protocol.ts'
 import { endOf, newestAttempt } from '../domain/run/state.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
-import { findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
-import { createRun, listRuns, type Run, readState } from '../store/runs.ts'
+import { checkpointsOf, findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
+import { supervisorJournal } from '../store/journal.ts'
+import { createRun, filesOf, listRuns, type Run, readState } from '../store/runs.ts'
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
 import { settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
+
+const startPollMs = 30
 
 /** A run that is about to start, or one found that has trained the very same thing. */
 export interface Prepared {
@@ -57,7 +63,10 @@ function place({ runsFolder, now, random, socketFolder }: RunsWorld) {
 async function weightsHash(found: FoundWeights | undefined): Promise<string | null> {
   if (!found) return null
   if (found.parent) return found.parent.sha256
-  return found.path.endsWith('.safetensors') ? hashFile(found.path) : found.path
+  if (!statSync(found.path).isDirectory()) return hashFile(found.path)
+  const names = readdirSync(found.path).filter((name) => /\.(safetensors|json)$/.test(name))
+  const hashes = await Promise.all(names.sort().map(async (name) => `${name} ${await hashFile(join(found.path, name))}`))
+  return createHash('sha256').update(hashes.join('\n')).digest('hex')
 }
 
 function finishedRun(hash: string, world: RunsWorld): Run | undefined {
@@ -67,9 +76,30 @@ function finishedRun(hash: string, world: RunsWorld): Run | undefined {
     .find((run) => run.identity.contentHash === hash && done(run))
 }
 
-/** Starts a prepared run; it goes on when this process ends. */
+/**
+ * Starts the next attempt of a run and returns once its supervisor has taken it up; it goes on when this process ends.
+ * Raises UserError SUPERVISOR_FAILED.
+ */
 export async function startRun(run: Run, world: RunsWorld): Promise<void> {
-  await world.startSupervisor(run.folder)
+  const files = filesOf(run.folder)
+  const before = newestAttempt(readState(run))?.number ?? 0
+  const supervisor = await world.startSupervisor(run.folder, files.supervisorLog)
+  const journal = supervisorJournal(files.supervisor)
+  const hasStarted = () => journal.next().some((event) => event.attempt > before && (event.event === 'ended' || isTakenUp(event)))
+  for (let isOver = false; !hasStarted(); isOver = supervisor.hasEnded()) {
+    if (isOver) {
+      const said = world.engine.logs(files.supervisorLog, 3).join(' ')
+      throw new UserError('SUPERVISOR_FAILED', `${run.id}: expected its supervisor to start it, got: ${said || 'nothing'}`, {
+        hint: `see ${files.supervisorLog}`,
+      })
+    }
+    await sleep(startPollMs)
+  }
+}
+
+/** The first line of an attempt is written before its job is started, without a handle. */
+function isTakenUp(event: SupervisorEvent): boolean {
+  return event.event === 'attempt' && event.handle !== null
 }
 
 /** Goes on with a run from its newest complete checkpoint, or from its start where it has none. Raises UserErrors RUN_ACTIVE and RUN_COMPLETE. */
@@ -88,9 +118,9 @@ export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> 
       exitCode: 1,
     })
   }
-  const checkpoint = state.checkpoints.length > 0 ? findCheckpoint(run, undefined) : undefined
+  const checkpoint = checkpointsOf(run).at(-1)
   if (checkpoint) await verifyCheckpoint(checkpoint)
-  await world.startSupervisor(run.folder)
+  await startRun(run, world)
   return describeHandOff('continue', checkpoint ? `step ${checkpoint.step}` : 'the start: there is no checkpoint', run.stage)
 }
 

@@ -8,12 +8,17 @@ export interface RunsWorld {
   readonly engine: Engine
   /** Finds the Python that trains, when it is needed. */
   readonly python: () => PythonEnvironment
-  /** Starts the detached supervisor of a run. */
-  readonly startSupervisor: (runFolder: string) => Promise<void>
+  /** Starts the detached supervisor of a run; what it prints goes to a file. */
+  readonly startSupervisor: (runFolder: string, log: string) => Promise<StartedSupervisor>
   readonly now: () => Date
   readonly random: (digits: number) => string
   readonly socketFolder: string
   /** Who acts, for the journal: user and host. */
   readonly actor: string
   readonly upstreamCheckout?: string | undefined
+}
+
+export interface StartedSupervisor {
+  /** Whether its process has ended. */
+  readonly hasEnded: () => boolean
 }

@@ -32,7 +32,7 @@ export function checkpointsOf(run: Run): StoredCheckpoint[] {
   const root = filesOf(run.folder).checkpoints
   if (!existsSync(root)) return []
   const names = readdirSync(root).filter((name) => /^step-\d+$/.test(name))
-  return names.sort().flatMap((name) => readCheckpoint(join(root, name)) ?? [])
+  return names.flatMap((name) => readCheckpoint(join(root, name)) ?? []).sort((a, b) => a.step - b.step)
 }
 
 function readCheckpoint(folder: string): StoredCheckpoint | undefined {

@@ -1,18 +1,19 @@
-import { closeSync, fdatasyncSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fdatasyncSync, ftruncateSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { UserError } from '../domain/errors.ts'
-import { formatVersion, type SupervisorEvent, supervisorEvent, type TrainerEvent, trainerEvent } from '../domain/protocol.ts'
+import { formatVersion, maxLineBytes, type SupervisorEvent, supervisorEvent, type TrainerEvent, trainerEvent } from '../domain/protocol.ts'
 
 const newline = 0x0a
-const chunkBytes = 1 << 20
+/** At least the longest line, so that a chunk without a line end is no line. */
+const chunkBytes = maxLineBytes
 
-/** A journal read so far: lines are taken as they come, a torn last line is left for later. */
+/** A journal read so far: whole lines are taken as they come, a torn last line is read again once more of it is there. */
 export class JournalReader<Event> {
   readonly #path: string
   readonly #schema: z.ZodType<Event>
+  /** Where the first line not taken yet begins. A continued run cuts a torn line off and writes over it, so nothing of it is kept. */
   #offset = 0
-  #line = 0
-  #rest: Buffer<ArrayBufferLike> = Buffer.alloc(0)
+  #isSkippingLongLine = false
 
   constructor(path: string, schema: z.ZodType<Event>) {
     this.#path = path
@@ -21,48 +22,37 @@ export class JournalReader<Event> {
 
   /**
    * Events that have been added since the last call. Lines that are no known event are skipped: a newer trainer may say more.
-   * Raises UserError FORMAT_VERSION where the first line names another format.
+   * Raises UserError FORMAT_VERSION where the journal is of another format.
    */
   next(): Event[] {
     const events: Event[] = []
-    let file: number
+    const file = openIfThere(this.#path)
+    if (file === undefined) return events
     try {
-      file = openSync(this.#path, 'r')
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return events
-      throw cause
-    }
-    try {
-      if (fstatSync(file).size < this.#offset) this.#restart()
       const buffer = Buffer.allocUnsafe(chunkBytes)
       for (;;) {
         const read = readSync(file, buffer, 0, chunkBytes, this.#offset)
-        if (read === 0) break
-        this.#offset += read
-        this.#take(buffer.subarray(0, read), events)
+        const taken = this.#take(buffer.subarray(0, read), events)
+        if (taken === 0) return events
+        this.#offset += taken
       }
     } finally {
       closeSync(file)
     }
-    return events
   }
 
-  /** The torn line of a killed writer was cut off: what stood there was never taken, so reading goes on at the new end. */
-  #restart(): void {
-    this.#offset -= this.#rest.length
-    this.#rest = Buffer.alloc(0)
-  }
-
-  #take(chunk: Buffer, events: Event[]): void {
-    const data = this.#rest.length > 0 ? Buffer.concat([this.#rest, chunk]) : chunk
+  /** Takes the whole lines at the start of some bytes; returns how many bytes that were. A line beyond the limit is passed over. */
+  #take(bytes: Buffer, events: Event[]): number {
     let start = 0
-    for (let end = data.indexOf(newline, start); end !== -1; end = data.indexOf(newline, start)) {
-      this.#line += 1
-      const event = this.#parse(data.toString('utf8', start, end))
+    for (let end = bytes.indexOf(newline); end !== -1; end = bytes.indexOf(newline, start)) {
+      const event = this.#isSkippingLongLine ? undefined : this.#parse(bytes.toString('utf8', start, end))
       if (event !== undefined) events.push(event)
+      this.#isSkippingLongLine = false
       start = end + 1
     }
-    this.#rest = Buffer.from(data.subarray(start))
+    if (start > 0 || bytes.length < maxLineBytes) return start
+    this.#isSkippingLongLine = true
+    return bytes.length
   }
 
   #parse(line: string): Event | undefined {
@@ -72,17 +62,25 @@ export class JournalReader<Event> {
     } catch {
       return undefined
     }
-    if (this.#line === 1) this.#checkFormat(value)
+    this.#checkFormat(value)
     const parsed = this.#schema.safeParse(value)
     return parsed.success ? parsed.data : undefined
   }
 
-  #checkFormat(first: unknown): void {
-    const version = (first as { formatVersion?: unknown } | null)?.formatVersion
-    if (version !== undefined && version !== formatVersion) {
-      const message = `${this.#path}:1: expected journal format ${formatVersion}, got ${String(version)}`
-      throw new UserError('FORMAT_VERSION', message, { hint: 'use the Stagewright version that wrote the run' })
-    }
+  #checkFormat(value: unknown): void {
+    const version = (value as { formatVersion?: unknown } | null)?.formatVersion
+    if (version === undefined || version === formatVersion) return
+    const message = `${this.#path}: expected journal format ${formatVersion}, got ${String(version)}`
+    throw new UserError('FORMAT_VERSION', message, { hint: 'use the Stagewright version that wrote the run' })
+  }
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, 'r')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw cause
   }
 }
 
@@ -110,8 +108,8 @@ export class SupervisorJournal {
   }
 
   append(attempt: number, body: Body): void {
-    const line = JSON.stringify({ seq: this.#seq, ts: Date.now() / 1000, attempt, ...body })
-    writeSync(this.#file, `${line}\n`)
+    const line = { seq: this.#seq, ts: Date.now() / 1000, attempt, ...body }
+    writeFileSync(this.#file, `${JSON.stringify(line)}\n`)
     fdatasyncSync(this.#file)
     this.#seq += 1
   }
@@ -122,13 +120,14 @@ export class SupervisorJournal {
 
   /** Cuts off what a killed writer left of a line; returns the next number. */
   #cutTornLine(): number {
-    const size = fstatSync(this.#file).size
-    const data = Buffer.alloc(size)
-    readSync(this.#file, data, 0, size, 0)
-    const end = data.lastIndexOf(newline) + 1
-    if (end < size) ftruncateSync(this.#file, end)
-    const lines = data.toString('utf8', 0, end).split('\n').filter(Boolean)
-    const last = lines.at(-1)
-    return last === undefined ? 0 : Number((JSON.parse(last) as { seq: number }).seq) + 1
+    const text = readFileSync(this.#file)
+    const end = text.lastIndexOf(newline) + 1
+    if (end < text.length) ftruncateSync(this.#file, end)
+    const numbers = text
+      .toString('utf8', 0, end)
+      .split('\n')
+      .map((line) => /^\{"seq":(\d+),/.exec(line)?.[1])
+      .filter((number) => number !== undefined)
+    return numbers.length === 0 ? 0 : Number(numbers.at(-1)) + 1
   }
 }

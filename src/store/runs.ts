@@ -1,5 +1,6 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { z } from 'zod'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion, type RunIdentity, runIdentity } from '../domain/protocol.ts'
 import { foldRun, type RunState } from '../domain/run/state.ts'
@@ -9,6 +10,7 @@ import { supervisorJournal, trainerJournal } from './journal.ts'
 
 const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
 const longestSocketPath = 99
+const killSchema = z.object({ by: z.string() })
 
 /** One run folder. Only `store/` knows what lies where in it. */
 export interface Run {
@@ -31,6 +33,8 @@ export const filesOf = (folder: string) => ({
   samples: join(folder, 'samples'),
   derived: join(folder, 'derived'),
   exit: (attempt: number) => join(folder, `exit-${attempt}.json`),
+  kill: (attempt: number) => join(folder, 'commands', `attempt-${attempt}.kill`),
+  supervisorLog: join(folder, 'logs', 'supervisor.log'),
   log: (attempt: number) => join(folder, 'logs', `attempt-${attempt}.log`),
 })
 
@@ -51,7 +55,10 @@ export function createRun(
   const id = `${stamp(now)}-${stage.name}-${random(4)}`
   const folder = join(runsFolder, id)
   const files = filesOf(folder)
-  for (const path of [folder, files.commands, files.logs, files.checkpoints, files.samples, files.derived]) makeFolder(path)
+  makeFolder(runsFolder)
+  // Not with its parents: a folder of that name is another run's.
+  mkdirSync(folder, { mode: 0o700 })
+  for (const path of [files.commands, files.logs, files.checkpoints, files.samples, files.derived]) makeFolder(path)
   const socket = socketPath(socketFolder, random(8))
   const complete: RunIdentity = { formatVersion, id, stage: stage.name, createdAt: now.toISOString(), socket, ...identity }
   writeAtomically(files.stage, `${JSON.stringify(stage, null, 1)}\n`)
@@ -139,4 +146,30 @@ function stageAndSuffix(id: string): string {
 export function readState(run: Run): RunState {
   const files = filesOf(run.folder)
   return foldRun(trainerJournal(files.trainer).next(), supervisorJournal(files.supervisor).next())
+}
+
+/** Who wants an attempt killed; written by whoever asks, read by the supervisor when it records the end. */
+export function requestKill(run: Run, attempt: number, by: string): void {
+  writeAtomically(filesOf(run.folder).kill(attempt), JSON.stringify({ by }))
+}
+
+/** Who asked for an attempt to be killed; undefined where nobody did. */
+export function killRequest(run: Run, attempt: number): { readonly by: string } | undefined {
+  try {
+    return killSchema.parse(JSON.parse(readFileSync(filesOf(run.folder).kill(attempt), 'utf8')))
+  } catch {
+    return undefined
+  }
+}
+
+/** What a rank other than the first failed with since a time in seconds: `CODE: message` in a file of its own. */
+export function rankFailure(run: Run, since: number): { readonly code: string; readonly message: string } | undefined {
+  const { logs } = filesOf(run.folder)
+  if (!existsSync(logs)) return undefined
+  for (const name of readdirSync(logs).filter((entry) => /^rank-\d+\.failed\.txt$/.test(entry))) {
+    const path = join(logs, name)
+    const [, code, message] = /^([A-Z_]+): (.*)/.exec(readFileSync(path, 'utf8')) ?? []
+    if (code !== undefined && message !== undefined && statSync(path).mtimeMs / 1000 >= since) return { code, message }
+  }
+  return undefined
 }

@@ -53,6 +53,8 @@ export interface Attempt {
   readonly startedAt: number
   /** Ranks as the trainer named them, for sweeping up. */
   readonly pids: readonly number[]
+  /** When it named them: every rank had started by then. */
+  readonly readyAt: number | undefined
   readonly host: string | undefined
   readonly socket: string | undefined
   /** What the trainer said of its own end; undefined where it could not. */
@@ -115,21 +117,26 @@ export function endOf(state: RunState): RunEnd | undefined {
 /** Folds whole journals: by attempt, and within an attempt the trainer's lines before the supervisor's end. */
 export function foldRun(trainer: readonly TrainerEvent[], supervisor: readonly SupervisorEvent[]): RunState {
   const fold = new RunFold()
-  for (const { attempt, event } of mergedByAttempt(trainer, supervisor)) fold.add(attempt, event)
+  for (const { attempt, event } of inOrder(trainer, supervisor)) fold.add(attempt, event)
   return fold.state()
 }
 
-interface Merged {
+/** One event of a run, whichever journal it stands in. */
+export interface RunEvent {
   readonly attempt: number
   readonly event: TrainerEvent | SupervisorEvent
 }
 
-function mergedByAttempt(trainer: readonly TrainerEvent[], supervisor: readonly SupervisorEvent[]): Merged[] {
+/** Lines of both journals in one order: by attempt; within one its beginning, what was said while it lasted, its end. */
+export function inOrder(trainer: readonly TrainerEvent[], supervisor: readonly SupervisorEvent[]): RunEvent[] {
   const rank = (event: TrainerEvent | SupervisorEvent) => (event.event === 'attempt' ? 0 : event.event === 'ended' ? 2 : 1)
   const all = [...supervisor, ...trainer].map((event) => ({ attempt: event.attempt, event }))
-  return all
-    .map((entry, place) => ({ ...entry, place }))
-    .sort((a, b) => a.attempt - b.attempt || rank(a.event) - rank(b.event) || a.place - b.place)
+  return all.sort((a, b) => a.attempt - b.attempt || rank(a.event) - rank(b.event))
+}
+
+/** The end a supervisor's line tells of. */
+export function runEnd({ reason, message, hint, step, exitCode, signal, log }: Extract<SupervisorEvent, { event: 'ended' }>): RunEnd {
+  return { reason, message, hint, step: step ?? undefined, exitCode, signal, log }
 }
 
 /** The fold with room to grow: events of a live run are added as they come. */
@@ -158,11 +165,11 @@ export class RunFold {
         this.#attempts = [...this.#attempts.filter(({ number }) => number !== attempt), attemptOf(event)]
         return
       case 'ended':
-        this.#change(attempt, { end: { ...event, step: event.step ?? undefined } })
+        this.#change(attempt, { end: runEnd(event) })
         return
       case 'ready':
         this.#rest = { ...this.#rest, device: event.device }
-        this.#change(attempt, { pids: event.pids, host: event.host, socket: event.socket ?? undefined })
+        this.#change(attempt, { pids: event.pids, readyAt: event.ts, host: event.host, socket: event.socket ?? undefined })
         return
       case 'started':
         this.#rest = { ...this.#rest, step: event.step, steps: event.steps }
@@ -240,6 +247,7 @@ export class RunFold {
     if (event.name !== 'set' || event.status !== 'applied') return
     const path = typeof event.path === 'string' ? event.path : ''
     this.#changes.push({ step: event.step, path, effective: event.effective, by: event.by ?? undefined })
+    if (path === 'steps' && typeof event.effective === 'number') this.#rest = { ...this.#rest, steps: event.effective }
   }
 
   /** Drops what a continued or rolled-back run does again: everything after a step. */
@@ -271,6 +279,7 @@ function blankAttempt(number: number): Attempt {
     handle: undefined,
     startedAt: 0,
     pids: [],
+    readyAt: undefined,
     host: undefined,
     socket: undefined,
     finished: undefined,

@@ -1,0 +1,64 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { RunEvent } from '../../src/domain/run/state.ts'
+import { defaultStage } from '../../src/domain/stage/fields.ts'
+import type { StageSide } from '../../src/domain/stage/origin.ts'
+import { type Stage, stageSchema } from '../../src/domain/stage/schema.ts'
+import { attach } from '../../src/runs/attach.ts'
+import { prepareRun, startRun } from '../../src/runs/launch.ts'
+import type { RunsWorld } from '../../src/runs/world.ts'
+import { runsWorldOf } from '../../src/runs-world.ts'
+import type { Run } from '../../src/store/runs.ts'
+
+/** How the fake trainer behaves; see `test/fake-trainer/fake-trainer.mjs`. */
+export interface Behaviour {
+  stepMs?: number
+  dies?: { step: number; how: 'kill' | 'torn' | 'fail' | 'memory' | 'silent' }
+  diesInAttempt?: number
+  withoutSocket?: boolean
+}
+
+/** The world of this machine with the fake trainer in place of Python. */
+export function fakeWorld(folder: string, behaviour: Behaviour = {}): RunsWorld {
+  const env = {
+    ...process.env,
+    XDG_RUNTIME_DIR: folder,
+    STAGEWRIGHT_PYTHON_ENV: join(import.meta.dirname, '../fake-trainer/python'),
+    FAKE_TRAINER: JSON.stringify(behaviour),
+    STAGEWRIGHT_SOURCES: '1',
+  }
+  return runsWorldOf({ cwd: folder, env, runsFolder: join(folder, 'runs') })
+}
+
+/** A folder of its own, short enough for sockets, with what removes it. */
+export function temporaryFolder(): { folder: string; remove: () => void } {
+  const folder = mkdtempSync(join(tmpdir(), 'run-'))
+  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) }
+}
+
+export function sideOf(settings: Record<string, unknown> = {}): StageSide {
+  const stage: Stage = stageSchema.parse({ ...defaultStage('small'), steps: 40, ...settings })
+  return { label: stage.name, stage, origins: new Map(), findings: [] }
+}
+
+export async function launched(world: RunsWorld, settings: Record<string, unknown> = {}): Promise<Run> {
+  const { run } = await prepareRun(sideOf(settings), { verb: 'train' }, world)
+  await startRun(run, world)
+  return run
+}
+
+/** Every event of a run up to its end. */
+export async function followed(run: Run, world: RunsWorld, fromAttempt = 1): Promise<RunEvent[]> {
+  const events: RunEvent[] = []
+  for await (const item of attach(run, world, { fromAttempt, signal: AbortSignal.timeout(15_000) })) events.push(item)
+  return events
+}
+
+/** Follows a run until an event of a name (and step) has come. */
+export async function until(run: Run, world: RunsWorld, name: string, step = 0): Promise<void> {
+  for await (const { event } of attach(run, world, { signal: AbortSignal.timeout(15_000) })) {
+    if (event.event === name && (!('step' in event) || Number(event.step) >= step)) return
+  }
+  throw new Error(`${name} did not come`)
+}

@@ -1,0 +1,200 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { RunEvent } from '../../src/domain/run/state.ts'
+import { endOf, newestAttempt } from '../../src/domain/run/state.ts'
+import type { JobHandle } from '../../src/engines/engine.ts'
+import { identityOf, isAlive } from '../../src/engines/process-identity.ts'
+import { attach } from '../../src/runs/attach.ts'
+import { sendCommand, stopRun } from '../../src/runs/control.ts'
+import { branchRun, continueRun, prepareRun } from '../../src/runs/launch.ts'
+import { isSupervised, settledState } from '../../src/runs/supervise.ts'
+import { SupervisorJournal } from '../../src/store/journal.ts'
+import { lockHolder } from '../../src/store/lock.ts'
+import { filesOf, type Run, readState } from '../../src/store/runs.ts'
+import { fakeWorld, followed, launched, sideOf, temporaryFolder, until } from './fake-world.ts'
+
+let place: ReturnType<typeof temporaryFolder>
+beforeEach(() => {
+  place = temporaryFolder()
+})
+afterEach(() => place.remove())
+
+const stepsOf = (events: readonly RunEvent[]) => events.flatMap(({ event }) => (event.event === 'step' ? [event.step] : []))
+const upTo = (last: number) => Array.from({ length: last }, (_, index) => index + 1)
+const handleOf = (run: Run) => newestAttempt(readState(run))?.handle as JobHandle
+
+async function killSupervisor(run: Run): Promise<void> {
+  const holder = lockHolder(filesOf(run.folder).lock)
+  expect(holder).toBeDefined()
+  process.kill(holder?.pid ?? 0, 'SIGKILL')
+  while (isSupervised(run)) await sleep(20)
+}
+
+describe('a run from its start to its end', () => {
+  test('is followed by two readers, each of which sees every event once and the end last', async () => {
+    const world = fakeWorld(place.folder)
+    const run = await launched(world, { checkpoint: { everySteps: 20 }, parallel: { processes: 2 } })
+    const early = followed(run, world)
+    await until(run, world, 'step', 10)
+    const [first, late] = await Promise.all([early, followed(run, world)])
+    expect(stepsOf(first)).toEqual(upTo(40))
+    expect(stepsOf(late)).toEqual(upTo(40))
+    expect(first.at(-1)?.event).toMatchObject({ event: 'ended', reason: 'completed', exitCode: 0, step: 40 })
+    const state = readState(run)
+    expect(state.checkpoints.map(({ step }) => step)).toEqual([20, 40])
+    expect(state.points[6]?.loss).toBeNaN()
+    expect(isAlive(handleOf(run).process)).toBe(false)
+    await expect(continueRun(run, world)).rejects.toMatchObject({ code: 'RUN_COMPLETE' })
+  })
+
+  test('a change acts from a step on and is journaled; a refused one is an error; a stop ends with a checkpoint', async () => {
+    const world = fakeWorld(place.folder)
+    const run = await launched(world, { steps: 5000 })
+    await until(run, world, 'step', 3)
+    const { step, effective } = await sendCommand(run, { name: 'set', path: 'learningRate', value: 0.5 }, world)
+    expect(effective).toBe(0.5)
+    await expect(sendCommand(run, { name: 'set', path: 'learningRate', value: 'much' }, world)).rejects.toMatchObject({
+      code: 'COMMAND_REFUSED',
+    })
+    await expect(sendCommand(run, { name: 'set', path: 'batch.perDevice', value: 2 }, world)).rejects.toMatchObject({ code: 'NOT_LIVE' })
+    await stopRun(run, { reason: 'enough' }, world)
+    const state = await until(run, world, 'ended').then(() => readState(run))
+    expect(state.changes).toMatchObject([{ step, path: 'learningRate', effective: 0.5, by: world.actor }])
+    expect(state.points.find((point) => point.step === step)?.learningRate).toBe(0.5)
+    expect(state.points.find((point) => point.step === step - 1)?.learningRate).toBe(1e-4)
+    expect(endOf(state)?.reason).toBe('stopped')
+    expect(state.checkpoints.at(-1)?.step).toBe(state.step)
+    await expect(stopRun(run, {}, world)).rejects.toMatchObject({ code: 'RUN_NOT_ACTIVE' })
+  })
+
+  test('commands go as files where the socket cannot be reached', async () => {
+    const world = fakeWorld(place.folder, { withoutSocket: true })
+    const run = await launched(world, { steps: 5000 })
+    await until(run, world, 'step', 3)
+    await stopRun(run, { after: 60 }, world)
+    const end = (await followed(run, world)).at(-1)?.event
+    expect(end).toMatchObject({ event: 'ended', reason: 'stopped' })
+    expect(readState(run).step).toBeGreaterThanOrEqual(60)
+  })
+})
+
+describe('when a process is killed', () => {
+  test('the supervisor: training goes on, and whoever attaches next adopts the run and records its end', async () => {
+    const world = fakeWorld(place.folder)
+    const run = await launched(world, { steps: 200 })
+    await until(run, world, 'step', 3)
+    await killSupervisor(run)
+    const events = await followed(run, world)
+    expect(stepsOf(events)).toEqual(upTo(200))
+    expect(events.map(({ event }) => event.event)).toContain('adopted')
+    expect(events.at(-1)?.event).toMatchObject({ event: 'ended', reason: 'completed', exitCode: 0 })
+    expect(isSupervised(run)).toBe(false)
+  })
+
+  test('the supervisor, and nobody attaches: the next look at the run settles it', async () => {
+    const world = fakeWorld(place.folder)
+    const run = await launched(world, { steps: 60 })
+    await killSupervisor(run)
+    const { process: launcher } = handleOf(run)
+    while (isAlive(launcher)) await sleep(50)
+    expect(endOf(readState(run))).toBeUndefined()
+    const [state] = await Promise.all([settledState(run, world), settledState(run, world)])
+    expect(endOf(state)?.reason ?? endOf(readState(run))?.reason).toBe('completed')
+    const ends = readFileSync(filesOf(run.folder).supervisor, 'utf8').match(/"event":"ended"/g)
+    expect(ends).toHaveLength(1)
+  })
+
+  test('the supervisor, before it could start anything: the attempt is lost and the run can be continued', async () => {
+    const world = fakeWorld(place.folder, { stepMs: 1 })
+    const { run } = await prepareRun(sideOf(), { verb: 'train' }, world)
+    const journal = new SupervisorJournal(filesOf(run.folder).supervisor)
+    journal.append(1, { event: 'attempt', engine: 'local', handle: null, command: [], continuesFrom: null })
+    journal.close()
+    expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', reason: 'lost' })
+    await continueRun(run, world)
+    expect((await followed(run, world, 2)).at(-1)?.event).toMatchObject({ event: 'ended', attempt: 2, reason: 'completed' })
+  })
+
+  test('the supervisor, before it wrote down what it started: the job is found again', async () => {
+    const world = fakeWorld(place.folder)
+    const run = await launched(world, { steps: 5000 })
+    await killSupervisor(run)
+    const lines = readFileSync(filesOf(run.folder).supervisor, 'utf8').split('\n')
+    writeFileSync(filesOf(run.folder).supervisor, `${lines.filter((line) => !line.includes('"handle":{')).join('\n')}`)
+    expect(newestAttempt(readState(run))?.handle).toBeNull()
+    await stopRun(run, { after: 100 }, world)
+    expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', reason: 'stopped', exitCode: 0 })
+  })
+
+  test('the trainer, in the middle of a line: the end names the signal, and continue does the lost steps again', async () => {
+    const world = fakeWorld(place.folder, { dies: { step: 25, how: 'torn' } })
+    const run = await launched(world, { checkpoint: { everySteps: 20 } })
+    const first = await followed(run, world)
+    expect(first.at(-1)?.event).toMatchObject({ event: 'ended', reason: 'killed', signal: 'SIGKILL', exitCode: 1 })
+    expect(readState(run).step).toBe(24)
+    const handOff = await continueRun(run, world)
+    expect(handOff.from).toBe('step 20')
+    const second = await followed(run, world, 2)
+    expect(stepsOf(second)).toEqual([...upTo(24), ...upTo(40).slice(20)])
+    expect(second.at(-1)).toMatchObject({ attempt: 2, event: { event: 'ended', reason: 'completed' } })
+    expect(readState(run).points.map(({ step }) => step)).toEqual(upTo(40))
+    expect(readState(run).attempts.map(({ end }) => end?.reason)).toEqual(['killed', 'completed'])
+  })
+
+  test('the launcher: its ranks end with a checkpoint and the run is lost', async () => {
+    const world = fakeWorld(place.folder)
+    const run = await launched(world, { steps: 5000 })
+    await until(run, world, 'step', 3)
+    process.kill(-handleOf(run).process.pid, 'SIGKILL')
+    const events = await followed(run, world)
+    expect(events.at(-1)?.event).toMatchObject({ event: 'ended', reason: 'stopped', exitCode: null })
+    expect(events.map(({ event }) => event.event)).toContain('checkpoint')
+  })
+
+  test('everything, by stop --kill: nothing is left running and the end says who did it', async () => {
+    const world = fakeWorld(place.folder)
+    const run = await launched(world, { steps: 5000, parallel: { processes: 2 } })
+    await until(run, world, 'step', 3)
+    await stopRun(run, { kill: true }, world)
+    const end = (await followed(run, world)).at(-1)?.event
+    expect(end).toMatchObject({ event: 'ended', reason: 'killed', message: expect.stringContaining(`killed by ${world.actor}`) })
+    const [rank] = newestAttempt(readState(run))?.pids ?? []
+    expect(rank && identityOf(rank)).toBeUndefined()
+  })
+})
+
+describe('when a trainer fails', () => {
+  test.each([
+    ['fail', { reason: 'failed', message: 'expected 1 + 4k frames, got 64 [SHAPE_FRAMES]', hint: 'use 61' }],
+    ['memory', { reason: 'out-of-memory' }],
+  ] as const)('%s: the end has its own words', async (how, end) => {
+    const world = fakeWorld(place.folder, { dies: { step: 5, how } })
+    const run = await launched(world)
+    expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', ...end })
+    expect(world.engine.logs(filesOf(run.folder).log(1), 2).join()).toContain('ended before step 5')
+  })
+
+  test('a Python that is not there ends the attempt with what is missing', async () => {
+    const world = fakeWorld(place.folder)
+    const missing = { ...process.env, XDG_RUNTIME_DIR: place.folder, STAGEWRIGHT_PYTHON_ENV: '/nowhere', STAGEWRIGHT_SOURCES: '1' }
+    const { runsWorldOf } = await import('../../src/runs-world.ts')
+    const run = await launched(runsWorldOf({ cwd: place.folder, env: missing, runsFolder: world.runsFolder }))
+    expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', message: expect.stringContaining('PYTHON_MISSING') })
+  })
+})
+
+test('a run without an attempt is not waited for', async () => {
+  const world = fakeWorld(place.folder)
+  const { run } = await prepareRun(sideOf(), { verb: 'train' }, world)
+  await expect(attach(run, world).next()).rejects.toMatchObject({ code: 'RUN_NOT_STARTED' })
+})
+
+test('a branch takes weights and optimiser state of a checkpoint into a new run', async () => {
+  const world = fakeWorld(place.folder, { stepMs: 1 })
+  const parent = await launched(world, { checkpoint: { everySteps: 20 } })
+  await followed(parent, world)
+  const { run, handOff } = await branchRun(parent, 20, sideOf({ learningRate: 1e-5 }), world)
+  expect(handOff).toMatchObject({ verb: 'branch', from: `${parent.id}@20` })
+  expect(run.identity).toMatchObject({ verb: 'branch', inputs: { state: expect.stringContaining('step-00000020') } })
+})
