@@ -1,0 +1,125 @@
+"""Parity of the objectives and of whole training steps with upstream's trainer.
+
+A handler rebuilds a case with this code's objective, model and optimiser. Cases hand in what a step draws: noise, levels and densities.
+Shape letters: B batch, C latent channels, T latent frames, H and W latent height and width.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from osplan.diffusion.objective import Objective, build_objective
+from osplan.diffusion.rectified_flow import RectifiedFlow
+from osplan.diffusion.settings import ObjectiveSettings
+from osplan.domain.stage import Optimizer
+from osplan.models.registry import build_model
+from osplan.parity.case import Case, Handler, Outputs
+from osplan.parity.transformers import GRADIENT, load_seeded
+from osplan.train.optimizer import build_optimizer, gradient_norm, scale_gradients
+from osplan.train.parameters import Group
+
+AFTER = "after."
+MAX_NORM = 1.0
+"""Norm the trainer clips gradients to."""
+
+
+def trainer_objective(arguments: Mapping[str, Any]) -> Objective:
+    """The objective that upstream's trainer builds from its arguments, quirks included."""
+    return build_objective(
+        ObjectiveSettings(
+            kind="rectified-flow" if arguments.get("rf_scheduler") else "ddpm",
+            prediction=str(arguments.get("prediction_type") or "epsilon").replace("_", "-"),  # type: ignore[arg-type]
+            beta_schedule=str(arguments.get("schedule") or "linear").replace("_", "-"),  # type: ignore[arg-type]
+            zero_terminal_snr=bool(arguments.get("zsnr", False)),
+            snr_gamma=arguments.get("snr_gamma"),
+            noise_offset=0.0,
+            learned_variance=False,
+            weighting=str(arguments.get("weighting_scheme") or "uniform").replace("_", "-"),  # type: ignore[arg-type]
+            logit_mean=float(arguments.get("logit_mean", 0.0)),
+            logit_std=float(arguments.get("logit_std", 1.0)),
+            mode_scale=float(arguments.get("mode_scale", 1.29)),
+            shift=1.0,
+            dynamic_shift=False,
+            continuous_times=False,
+            stratified_times=True,
+            min_snr="upstream",
+            noise_precision="fp32",
+            times="upstream",
+            sample_target="upstream",
+        )
+    )
+
+
+def _times(objective: Objective, levels: Tensor | None, densities: Tensor | None) -> Tensor:
+    """The times of a step: the levels a case hands in, or those its densities fall on."""
+    if isinstance(objective, RectifiedFlow):
+        assert densities is not None
+        return objective.times_of(densities)
+    assert levels is not None
+    return levels
+
+
+def training_case(case: Case) -> Outputs:
+    """The trainer's `run`: on a model where the case has weights, else its loss for fixed predictions."""
+    return training_step(case) if case.spec.get("keys") else loss_table(case)
+
+
+def training_step(case: Case) -> Outputs:
+    """One step: loss, gradients, and the parameters after clipping and one AdamW step."""
+    model = build_model({**case.spec["config"], "_class_name": _trained_class(case)})
+    load_seeded(model, case.spec["keys"], case.spec["weights"]["seed"])
+    inputs, objective = case.inputs, trainer_objective(case.spec["params"]["args"])
+    x0, noise, mask = inputs["x0"], inputs["noise"], inputs.get("attention_mask")
+    t_B = _times(objective, inputs.get("timestep"), inputs.get("u"))
+    noisy = objective.noised(x0, noise, t_B)
+    told_B = objective.model_time(t_B)
+    prediction = model(noisy, told_B, inputs["cond"], mask, inputs.get("text_mask"))
+    loss, _ = objective.loss(prediction, x0, noise, t_B, mask)
+    loss.backward()
+    parameters = dict(model.named_parameters())
+    wanted = [name.removeprefix(GRADIENT) for name in case.expected if name.startswith(GRADIENT)]
+    gradients = {GRADIENT + name: _gradient(parameters[name]) for name in wanted}
+    norm = gradient_norm(list(parameters.values()))
+    _step(model, norm, case.spec["params"])
+    moved = {name: parameters[name.removeprefix(AFTER)].detach() for name in case.expected if name.startswith(AFTER)}
+    return {"loss": loss.detach(), "grad_norm": norm, "timesteps": told_B.float(), "noisy": noisy, **gradients, **moved}
+
+
+def _trained_class(case: Case) -> str:
+    """Upstream's class of the model a case trains: the last word of its source."""
+    return str(case.spec["source"]["cls"]).split()[-1]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+
+
+def _step(model: nn.Module, norm: Tensor, params: Mapping[str, Any]) -> None:
+    """Clips to norm 1 and takes one AdamW step with upstream's settings."""
+    parameters = list(model.parameters())
+    scale_gradients(parameters, min(1.0, MAX_NORM / (float(norm) + 1e-6)))
+    settings = Optimizer(name="adamw", beta1=0.9, beta2=0.999, epsilon=1e-15, weight_decay=1e-2)
+    names = tuple(name for name, _ in model.named_parameters())
+    build_optimizer(settings, model, [Group("all", 1.0, names)], float(params["lr"])).step()
+
+
+def loss_table(case: Case) -> Outputs:
+    """Losses of fixed predictions under every run of the case's list, and their gradients at the first channel."""
+    inputs, outputs = case.inputs, Outputs()
+    x0, noise = inputs["x"], inputs["noise"]
+    for name, arguments, is_masked in case.spec["params"]["runs"]:
+        objective = trainer_objective(arguments)
+        t_B = _times(objective, inputs.get("t"), inputs.get("u"))
+        prediction = inputs["pred"].clone().requires_grad_()
+        loss, _ = objective.loss(prediction, x0, noise, t_B, inputs["mask"] if is_masked else None)
+        outputs[f"{name}.loss"] = loss.detach()
+        outputs[f"{name}.dpred"] = torch.autograd.grad(loss, prediction)[0][:, :1]
+        outputs[f"{name}.noisy"] = objective.noised(x0, noise, t_B)
+        outputs[f"{name}.timesteps"] = objective.model_time(t_B).float()
+    return outputs
+
+
+HANDLERS: dict[str, Handler] = {"run()": training_case}
+"""Upstream's function to the handler of its cases."""
