@@ -4,11 +4,16 @@ import { nearestName } from '../domain/nearest.ts'
 import { configCommand } from './config.ts'
 import { diffCommand } from './diff.ts'
 import { doctorCommand } from './doctor.ts'
+import { exportCommand } from './export.ts'
+import { importCommand } from './import.ts'
+import { lintCommand } from './lint.ts'
 import { planCommand } from './plan.ts'
 import { quickstartCommand } from './quickstart.ts'
 import { runCommands } from './run-commands.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { runsCommand } from './runs.ts'
+import { scriptCommand } from './script.ts'
+import { stagesCommand } from './stages.ts'
 import { superviseCommand } from './supervise.ts'
 import { trainCommand } from './train.ts'
 import { weightsCommand } from './weights.ts'
@@ -22,9 +27,14 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     ...runCommands(world),
     runsCommand(world),
     diffCommand(world),
+    lintCommand(world),
+    stagesCommand(world),
+    importCommand(world),
+    exportCommand(world),
     configCommand(world),
     weightsCommand(world),
     doctorCommand(world),
+    scriptCommand(world),
     superviseCommand(world),
   ] as unknown as CommandModule[]
   const program = yargs([...args])

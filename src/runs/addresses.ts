@@ -98,8 +98,8 @@ async function readSides(
       return (await import('./script-sides.ts')).upstreamScriptSides(context.upstreamCheckout, address.version, address.path, text)
     case 'run':
       return [(await import('./run-side.ts')).runSide(context.runsFolder, address.run, address.checkpoint)]
-    default:
-      throw new UserError('ADDRESS_KIND', `${text}: expected a recipe or defaults, got a ${address.kind}`)
+    case 'catalogue':
+      return [(await import('./catalogue.ts')).catalogueStage(`${address.version}/${address.name}`)]
   }
 }
 

@@ -3,22 +3,22 @@ import { readFileSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, join, normalize, posix } from 'node:path'
 import { UserError } from '../domain/errors.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
-import { importScript } from '../upstream/import.ts'
+import { type ImportedStage, importScript } from '../upstream/import.ts'
 import { trainersOf } from '../upstream/trainer.ts'
 
 const mostBytes = 4 * 1024 * 1024
 
 /** Every launch of a script on this machine. Files it names are looked up beside it and in the folders above. */
-export function scriptSides(file: string, label: string): readonly StageSide[] {
+export function scriptSides(file: string, label: string, trainer?: string): readonly ImportedStage[] {
   const text = readSmall(file)
   if (text === undefined) {
     throw new UserError('SCRIPT_FILE', `${label}: expected a readable script of at most 4 MiB, got none`, { hint: 'check the name' })
   }
-  return launchesOf(importScript(text, { file: label, readFile: (path) => readNear(dirname(file), path) }), label)
+  return launchesOf(importScript(text, { file: label, trainer, readFile: (path) => readNear(dirname(file), path) }), label)
 }
 
 /** Every launch of a script at a version, read from a checkout with `git show`, so that nothing is checked out. */
-export function upstreamScriptSides(checkout: string | undefined, version: string, path: string, label: string): readonly StageSide[] {
+export function upstreamScriptSides(checkout: string | undefined, version: string, path: string, label: string): readonly ImportedStage[] {
   if (checkout === undefined) {
     throw new UserError('UPSTREAM_CHECKOUT', `${label}: expected a checkout of Open-Sora-Plan to read it from, got none`, {
       hint: 'give --upstream FOLDER, or set STAGEWRIGHT_UPSTREAM',
@@ -42,7 +42,7 @@ export function trainerDefaults(version: string, label: string): StageSide {
   throw new UserError('UPSTREAM_VERSION', `${label}: expected a version whose trainer is known, got ${version}`)
 }
 
-function launchesOf(sides: readonly StageSide[], label: string): readonly StageSide[] {
+function launchesOf(sides: readonly ImportedStage[], label: string): readonly ImportedStage[] {
   if (sides.length === 1) return sides
   if (sides.length > 1) return sides.map((side) => ({ ...side, label: `${label} (${side.stage.name})` }))
   throw new UserError('SCRIPT_LAUNCH', `${label}: expected the launch of one of upstream’s trainers, got none`, {

@@ -28,6 +28,7 @@ const megatronPrograms = /pretrain_(?:sora|opensora)[\w.]*\.py$/
 function candidates(program: string, allowed: readonly Trainer[]): readonly Trainer[] {
   if (megatronPrograms.test(program)) return trainersFor((trainer) => trainer.family === 'megatron', allowed)
   const name = program.replace(/^.*\//, '')
+  if (name === 'train.py' && !/(?:^|\/)opensora\/train\/train\.py$/.test(program)) return []
   const found = trainersFor(({ path }) => path.replace(/^.*\//, '') === name, allowed)
   if (found.length > 0 || !/\/?train_(?:t2v|inpaint|causalvae|videogpt|t2i|i2v|lora|image)\w*\.py$/.test(name)) return found
   const like = /causalvae|vae/.test(name) ? 'vae' : /inpaint|i2v/.test(name) ? 'inpaint' : /lora/.test(name) ? 'lora' : 'diffusion'

@@ -111,16 +111,6 @@ export const singleStageRules: readonly Rule[] = [
         : [],
   },
   {
-    name: 'ema-longer-than-stage',
-    severity: 'info',
-    hint: 'a decay of 1 − 10 / steps keeps the average within the stage',
-    source: checklist,
-    check: ({ side: { stage } }) =>
-      stage.ema.enabled && stage.ema.decay < 1 && 1 / (1 - stage.ema.decay) > stage.steps
-        ? [remark(`ema.decay: averages ${Math.round(1 / (1 - stage.ema.decay))} steps, the stage has ${stage.steps}`, 'ema.decay', 'steps')]
-        : [],
-  },
-  {
     name: 'area-looks-like-a-side',
     severity: 'warn',
     hint: 'give height × width in pixels, for example 236544 for 352 × 672',

@@ -1,0 +1,27 @@
+import type { CommandModule } from 'yargs'
+import type { World } from './terminal.ts'
+
+export interface StagesArguments {
+  action: string | undefined
+  name: string | undefined
+  trainer: string | undefined
+  json: boolean
+}
+
+/** `stagewright stages`, and `stagewright stages show NAME`. */
+export function stagesCommand(world: World): CommandModule<object, StagesArguments> {
+  return {
+    command: 'stages [action] [name]',
+    describe: 'the published stages of upstream; `stages show v1.3/t2v-3` explains one',
+    builder: (yargs) =>
+      yargs
+        .positional('action', { type: 'string', choices: ['list', 'show'], describe: 'list or show' })
+        .positional('name', { type: 'string', describe: 'a stage, such as v1.3/t2v-3' })
+        .option('trainer', { type: 'string', describe: 'of one release only, such as v1.3' })
+        .option('json', { type: 'boolean', default: false, describe: 'as JSON' }),
+    handler: async (args) => {
+      const { runStages } = await import('./stages-run.ts')
+      runStages(args, world)
+    },
+  }
+}

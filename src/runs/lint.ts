@@ -1,0 +1,84 @@
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { UserError } from '../domain/errors.ts'
+import { stageFindings } from '../domain/findings/stage-findings.ts'
+import type { Finding, Severity, StageSide } from '../domain/stage/origin.ts'
+import { findingsWithoutStage } from '../upstream/import.ts'
+import { lineageFindings, lineageOf } from '../upstream/lineage.ts'
+import { parseAddress } from './address.ts'
+import { type AddressContext, resolveSides } from './addresses.ts'
+
+const order: Readonly<Record<Severity, number>> = { error: 0, warn: 1, info: 2 }
+
+/**
+ * The findings of stages by their addresses, worst first. A stage is judged against the one it starts from where that is among them: by the
+ * folders scripts write and read, by `stage:NAME` or the place in a recipe, by the chain in the catalogue.
+ */
+export async function lint(addresses: readonly string[], context: AddressContext): Promise<readonly Finding[]> {
+  const groups = await Promise.all(addresses.map((address) => sidesOrFindings(address, context)))
+  const sides = groups.flatMap((group) => group.sides)
+  const scripts = groups.filter(({ kind }) => kind === 'script').flatMap((group) => group.sides)
+  const lineage = lineageOf(scripts)
+  const parents = new Map(lineage.edges.map(({ from, to }) => [to, scripts.find(({ label }) => label === from)]))
+  const judged = await Promise.all(
+    groups.flatMap(({ kind, sides: own }) =>
+      own.map(async (side, place) => {
+        const parent =
+          kind === 'script' ? parents.get(side.label) : kind === 'catalogue' ? await publishedParent(side) : recipeParent(own, place)
+        return stageFindings(side, parent)
+      }),
+    ),
+  )
+  const handOffs = scripts.length > 1 ? lineageFindings(lineage, scripts) : []
+  const found = [...groups.flatMap(({ findings }) => findings), ...sides.flatMap(({ findings }) => findings), ...judged.flat(), ...handOffs]
+  return distinct(found).toSorted((a, b) => order[a.severity] - order[b.severity])
+}
+
+interface Group {
+  readonly kind: 'recipe' | 'script' | 'catalogue' | 'other'
+  readonly sides: readonly StageSide[]
+  readonly findings: readonly Finding[]
+}
+
+async function sidesOrFindings(address: string, context: AddressContext): Promise<Group> {
+  const parsed = parseAddress(address)
+  const kind =
+    parsed.kind === 'upstream script'
+      ? 'script'
+      : parsed.kind === 'recipe' || parsed.kind === 'script' || parsed.kind === 'catalogue'
+        ? parsed.kind
+        : 'other'
+  try {
+    return { kind, sides: await resolveSides(address, context), findings: [] }
+  } catch (cause) {
+    if (!(cause instanceof UserError) || cause.code !== 'SCRIPT_LAUNCH' || parsed.kind !== 'script') throw cause
+    const findings = findingsWithoutStage(readFileSync(resolve(context.cwd, parsed.file), 'utf8'), address)
+    const none = {
+      rule: 'no-launch',
+      severity: 'error' as const,
+      message: cause.message,
+      where: { file: address, line: 1, column: 1 },
+      paths: [],
+      hint: 'the script starts no trainer that is known; a command that is cut short starts none either',
+    }
+    return { kind, sides: [], findings: [...findings, none] }
+  }
+}
+
+/** Within a recipe: the stage named by `stage:NAME`, else the one above of the same kind. */
+function recipeParent(sides: readonly StageSide[], place: number): StageSide | undefined {
+  const earlier = sides.slice(0, place)
+  const side = sides[place]
+  const [, name] = /^stage:(.+)$/.exec(side?.stage.init.weights ?? '') ?? []
+  if (name !== undefined) return earlier.find(({ stage }) => stage.name === name)
+  return side?.stage.init.weights === null ? undefined : earlier.findLast(({ stage }) => stage.kind === side?.stage.kind)
+}
+
+async function publishedParent(side: StageSide): Promise<StageSide | undefined> {
+  const { catalogueParent, catalogueStage } = await import('./catalogue.ts')
+  return catalogueParent(catalogueStage(side.label))
+}
+
+function distinct(findings: readonly Finding[]): Finding[] {
+  return [...new Map(findings.map((finding) => [JSON.stringify([finding.rule, finding.where, finding.message]), finding])).values()]
+}

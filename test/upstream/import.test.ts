@@ -1,0 +1,95 @@
+import { expect, test } from 'vitest'
+import { importScript } from '../../src/upstream/import.ts'
+
+const command = (flags: string, before = '') =>
+  `${before}\naccelerate launch \\\n  --config_file scripts/config.yaml \\\n  opensora/train/train_t2v_diffusers.py \\\n  --dataset t2v ${flags}\n`
+
+function only(text: string, options: { trainer?: string; readFile?: (path: string) => string | undefined } = {}) {
+  const [side] = importScript(text, { file: 'train.sh', trainer: 'v1.3.1', ...options })
+  if (!side) throw new Error('no launch')
+  return side
+}
+
+const rules = (text: string) => only(text).findings.map(({ rule }) => rule)
+
+test('a value remembers the line and flag that gave it, and defaults come from the trainer', () => {
+  const side = only(command('\\\n  --learning_rate=2e-05 --ema_decay 0.99'))
+  expect(side.stage.learningRate).toBe(2e-5)
+  expect(side.origins.get('learningRate')).toEqual({ layer: 'script', file: 'train.sh', line: 6, column: 3, name: 'learning_rate' })
+  expect(side.origins.get('optimizer.epsilon')).toEqual({ layer: 'trainer default', name: 'adam_epsilon' })
+  expect(side.stage.optimizer.epsilon).toBe(1e-15)
+})
+
+test('exports, arithmetic, defaults of variables and lists are expanded', () => {
+  const side = only(
+    command('--num_frames $((4 * K + 1)) --max_height ${H:-480} "${MORE[@]}"', 'export K=7\nMORE=(--max_width 640 --cfg 0.2)'),
+  )
+  expect(side.stage.shape).toMatchObject({ frames: 29, height: 480, width: 640 })
+  expect(side.stage.text.captionDropout).toBe(0.2)
+})
+
+test('a variable nobody sets is an error with a line where a number is needed, and the stage stays complete', () => {
+  const side = only(command('\\\n  --num_frames ${NUM_FRAME}'))
+  expect(side.findings).toContainEqual(
+    expect.objectContaining({
+      rule: 'unset-variable',
+      severity: 'error',
+      where: { file: 'train.sh', line: 6, column: 3 },
+      paths: ['num_frames', 'shape.frames'],
+    }),
+  )
+  expect(side.stage.upstream.num_frames).toBe('${NUM_FRAME}')
+})
+
+test('a blank after a backslash cuts the command, and the lines below are named as orphans', () => {
+  expect(rules(command('\\ \n  --learning_rate 1e-5'))).toEqual(expect.arrayContaining(['stray-backslash-space', 'orphaned-flags']))
+})
+
+test('an unknown flag is an error that names a near one', () => {
+  const [finding] = only(command('--mim_hxw 110592')).findings.filter(({ rule }) => rule === 'unknown-flag')
+  expect(finding).toMatchObject({ severity: 'error', hint: 'did you mean --min_hxw?', paths: ['mim_hxw'] })
+})
+
+test('a flag given twice warns only where the values differ', () => {
+  const severities = (flags: string) =>
+    only(command(flags))
+      .findings.filter(({ rule }) => rule === 'duplicate-flag')
+      .map(({ severity }) => severity)
+  expect(severities('--seed 1 --seed 2')).toEqual(['warn'])
+  expect(severities('--seed 1 --seed 1')).toEqual(['info'])
+})
+
+test('a committed key is reported by its place and stands nowhere else', () => {
+  const key = '0123456789abcdef0123456789abcdef01234567'
+  const side = only(command('--log_name x', `export WANDB_KEY="${key}"\nwandb login ${key}`), { trainer: '722fc88c' })
+  expect(side.findings.filter(({ rule }) => rule === 'secret-in-script').map(({ where }) => where)).toEqual([
+    { file: 'train.sh', line: 1, column: 8 },
+    { file: 'train.sh', line: 2, column: 13 },
+  ])
+  expect(JSON.stringify([side.stage, [...side.origins], side.findings])).not.toContain(key)
+})
+
+test('the launcher’s files give machines, processes, ZeRO stage and clipping', () => {
+  const files: Record<string, string> = {
+    'scripts/config.yaml': 'num_machines: 2\nnum_processes: 16\ndeepspeed_config:\n  deepspeed_config_file: zero2.json\n',
+    'zero2.json': '{"gradient_clipping": 0.5, "zero_optimization": {"stage": 2}}',
+  }
+  const { stage } = only(command('--max_grad_norm 1'), { readFile: (path) => files[path] })
+  expect(stage.parallel).toMatchObject({ nodes: 2, processes: 8, zeroStage: 2 })
+  expect(stage.clip).toMatchObject({ mode: 'norm', norm: 0.5 })
+})
+
+test('several launches in one file are several stages; other programs are none', () => {
+  const text = `${command('--seed 1')}\npython eval.py --x 1\n${command('--seed 2')}`
+  expect(importScript(text, { file: 'a.sh' }).map(({ stage }) => [stage.name, stage.seed])).toEqual([
+    ['a-1', 1],
+    ['a-2', 2],
+  ])
+  expect(importScript('echo hello', { file: 'a.sh' })).toEqual([])
+})
+
+test('the version is found from flags, and an unknown one is refused', () => {
+  const v10 = 'accelerate launch opensora/train/train_t2v.py --dataset t2v --data_path a.json --video_folder b --model LatteT2V-XL/122'
+  expect(importScript(v10, { file: 'a.sh' })[0]?.version).toBe('v1.0.0')
+  expect(() => importScript(v10, { file: 'a.sh', trainer: 'v9' })).toThrow('v9: expected a version of upstream’s trainer')
+})
