@@ -72,7 +72,9 @@ def _compare_tensor(case: Case, name: str, expected: Tensor, actual: object, lim
     if expected.numel() == 1 and actual.numel() == 1:
         actual = actual.reshape(expected.shape)
     if actual.shape != expected.shape:
-        return Difference(name, math.inf, math.inf, limit.value, False, f"expected shape {tuple(expected.shape)}, got {tuple(actual.shape)}")
+        return Difference(
+            name, math.inf, math.inf, limit.value, False, f"expected shape {tuple(expected.shape)}, got {tuple(actual.shape)}"
+        )
     expected, actual = _valid(case, name, expected.double()), _valid(case, name, actual.double())
     undefined = expected.isnan()
     if not torch.equal(undefined, actual.isnan()):

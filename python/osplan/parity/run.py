@@ -20,7 +20,7 @@ from osplan.domain.errors import UserError
 from osplan.parity.case import Case, Handler, load_case
 from osplan.parity.compare import Report, compare
 
-HANDLER_MODULES = ("autoencoders", "transformers", "objectives", "datasets")
+HANDLER_MODULES = ("autoencoders", "transformers", "objectives", "sampling", "datasets")
 
 
 def known_handlers() -> dict[str, Handler]:
@@ -57,7 +57,7 @@ def run_case(path: Path, handlers: dict[str, Handler]) -> Report:
     handler = find_handler(case, handlers)
     try:
         outputs = handler(case)
-    except (KeyError, TypeError, ValueError, IndexError) as cause:
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as cause:
         raise UserError("CASE_INVALID", f"{path}: expected a complete {case.name} case, got {type(cause).__name__}: {cause}") from cause
     return compare(case, outputs)
 

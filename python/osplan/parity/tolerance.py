@@ -68,9 +68,9 @@ def parse_tolerance(sentence: str, source_class: str) -> dict[Kind, Limit]:
         if not found:
             continue
         kind, limit = found
-        for each in [kind] if kind else ["outputs", "loss"]:
-            limits[each] = limit
-            stated.add(each)
+        kinds: tuple[Kind, ...] = (kind,) if kind else ("outputs", "loss")
+        limits.update(dict.fromkeys(kinds, limit))
+        stated.update(kinds)
     if "gradients" in stated and "grad_norm" not in stated:
         limits["grad_norm"] = limits["gradients"]
     return limits
@@ -85,7 +85,7 @@ def _parse_clause(clause: str) -> tuple[Kind | None, Limit] | None:
     number = re.search(rf"{_NUMBER}\s*(relative|abs)", bare)
     if not number:
         return None
-    kind = next((kind for word, kind in _SUBJECTS if word in bare), None)
+    kind: Kind | None = next((kind for word, kind in _SUBJECTS if word in bare), None)
     limit = Limit("relative" if number[2] == "relative" else "absolute", float(number[1]))
     largest = re.search(rf"and\s+{_NUMBER}\s*max abs", clause)
     return kind, replace(limit, max_abs=float(largest[1])) if largest else limit
