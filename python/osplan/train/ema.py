@@ -1,93 +1,70 @@
-"""Moving average of the weights (EMA), kept in float32.
+"""Moving average of the weights in float32, with everything its continuation needs.
 
-Two rules for the decay of update number i (counted from 0):
-`warm-up`   min(decay, (1 + i) / (10 + i)), so that the first updates weigh more
-`upstream`  the same with i one behind and counted from `start`: the first update, and all before `start`, copy the weights
+Source of the rule: upstream's trainer (diffusers `EMAModel`): decay min(limit, (1 + s) / (10 + s)).
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from osplan.domain.errors import UserError
-
-Rule = Literal["constant", "warm-up", "upstream"]
-
-
-def decay_at(update: int, decay: float, rule: Rule, start: int = 0) -> float:
-    """Decay of the average at an update, counted from 0 for `constant` and `warm-up`, from 1 for `upstream`."""
-    if rule == "constant":
-        return decay
-    if rule == "warm-up":
-        return min(decay, (1 + update) / (10 + update))
-    seen = max(0, update - start - 1)
-    return min(decay, (1 + seen) / (10 + seen)) if seen > 0 else 0.0
+from osplan.domain.stage import Ema as EmaSettings
 
 
 class Ema:
-    """An average of named parameters: average ← decay · average + (1 - decay) · parameter."""
+    """Averages of named parameters; buffers are handed on as they are."""
 
-    def __init__(self, parameters: Iterable[tuple[str, Tensor]], *, decay: float, rule: Rule, start: int = 0) -> None:
-        self.decay = decay
-        self.rule: Rule = rule
-        self.start = start
+    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: EmaSettings) -> None:
+        self.parameters = dict(parameters)
+        self.decay, self.start_step, self.rule = settings.decay, settings.start_step, settings.rule
+        self.shadow = {name: parameter.detach().float().clone() for name, parameter in self.parameters.items()}
         self.updates = 0
-        self.average = {name: p.detach().to(torch.float32, copy=True) for name, p in parameters}
+
+    @property
+    def started(self) -> bool:
+        """Whether a step has been averaged."""
+        return self.updates > 0
+
+    def decay_at(self, step: int) -> float:
+        """Decay of the update after optimizer step `step`, which counts from 1."""
+        since = step if self.rule == "warmup" else max(0, step - self.start_step - 1)
+        if since <= 0:
+            return 0.0
+        return min(self.decay, (1 + since) / (10 + since))
 
     @torch.no_grad()
-    def update(self, parameters: Iterable[tuple[str, Tensor]]) -> float:
-        """Takes in the parameters after an optimizer step; returns the decay used. The names are those it was built with."""
-        now = dict(parameters)
-        assert now.keys() == self.average.keys()
-        number = self.updates + 1 if self.rule == "upstream" else self.updates
-        decay = decay_at(number, self.decay, self.rule, self.start)
-        averages = list(self.average.values())
-        weights = [now[name].detach().to(average.device, torch.float32) for name, average in self.average.items()]
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+    def update(self, step: int) -> None:
+        """Averages the weights after a step."""
         self.updates += 1
-        return decay
+        weight = 1 - self.decay_at(step)
+        shadows = list(self.shadow.values())
+        torch._foreach_lerp_(shadows, [parameter.detach().float() for parameter in self.parameters.values()], weight)
 
-    @torch.no_grad()
-    def copy_to(self, parameters: Iterable[tuple[str, Tensor]]) -> None:
-        """Writes the average into parameters of the same names, in their dtype."""
-        for name, parameter in parameters:
-            parameter.copy_(self.average[name])
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Within, the model's parameters hold the averages; the weights come back bit for bit."""
+        kept = {name: parameter.data for name, parameter in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            parameter.data = self.shadow[name].to(parameter.dtype)
+        try:
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data = kept[name]
 
-    @torch.no_grad()
-    def swap(self, parameters: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-        """Writes the average into the parameters and returns what they held; `restore` brings it back."""
-        pairs = list(parameters)
-        held = {name: parameter.detach().clone() for name, parameter in pairs}
-        self.copy_to(pairs)
-        return held
+    def shadow_state(self, model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model's state dict with averages in place of parameters."""
+        return {name: self.shadow.get(name, value) for name, value in model_state.items()}
 
-    @staticmethod
-    @torch.no_grad()
-    def restore(parameters: Iterable[tuple[str, Tensor]], held: Mapping[str, Tensor]) -> None:
-        """Writes back what `swap` returned."""
-        for name, parameter in parameters:
-            parameter.copy_(held[name])
+    def counters(self) -> dict[str, Any]:
+        """What the averages alone do not say."""
+        return {"updates": self.updates, "decay": self.decay}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything the average needs to go on: tensors under `average`, and the count and rule."""
-        return {"average": dict(self.average), "updates": self.updates, "decay": self.decay, "rule": self.rule, "start": self.start}
-
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a saved state, count and rule included.
-
-        Raises UserError EMA_STATE_INVALID where the saved average has other tensors.
-        """
-        saved: Mapping[str, Tensor] = state["average"]
-        if saved.keys() != self.average.keys():
-            apart = sorted(saved.keys() ^ self.average.keys())
-            message = f"EMA state: expected {len(self.average)} tensors of this model, got {len(saved)}; first that differs: {apart[0]}"
-            raise UserError("EMA_STATE_INVALID", message, "continue with the stage that wrote the checkpoint")
-        for name, average in self.average.items():
-            if saved[name].shape != average.shape:
-                message = f"EMA state {name}: expected shape {tuple(average.shape)}, got {tuple(saved[name].shape)}"
-                raise UserError("EMA_STATE_INVALID", message, "continue with the stage that wrote the checkpoint")
-            average.copy_(saved[name])
-        self.updates, self.decay, self.rule, self.start = state["updates"], state["decay"], state["rule"], state["start"]
+        """Takes over averages (`shadow`) and counters."""
+        for name, value in state["shadow"].items():
+            if name in self.shadow:
+                self.shadow[name].copy_(value)
+        self.updates, self.decay = int(state["updates"]), float(state["decay"])
