@@ -1,4 +1,4 @@
-import { closeSync, linkSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { type ProcessIdentity, processIdentity } from '../domain/protocol.ts'
 
 /** A lock that its holder gives back; it also ends with the holder's process. */
@@ -7,25 +7,29 @@ export interface Lock {
 }
 
 /**
- * Takes the lock at a path, or returns who holds it. A lock whose holder is gone is taken over: it is moved aside first, so
- * that of several that see it stale only one gets it.
+ * Takes the lock at a path, or returns who holds it. Files appear whole or not at all, by a link. A lock whose holder is gone may be
+ * replaced only by whoever made the claim on that very holder, a file of its own that one process can make; a claimant that dies
+ * leaves a claim that is claimed in turn. So no moment is open to two.
  */
 export function takeLock(path: string, own: ProcessIdentity, isAlive: (holder: ProcessIdentity) => boolean): Lock | ProcessIdentity {
   const mine = `${path}.${own.pid}`
-  const file = openSync(mine, 'w', 0o600)
-  writeSync(file, JSON.stringify(own))
-  closeSync(file)
+  writeFileSync(mine, JSON.stringify(own), { mode: 0o600 })
   try {
     for (;;) {
-      try {
-        linkSync(mine, path)
-        return { release: () => releaseLock(path, own) }
-      } catch (cause) {
-        if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
+      if (isLinked(mine, path)) return lockHeldBy(path, own)
+      const chain = holders(path, own.host)
+      const last = chain.at(-1)
+      if (last === undefined) continue
+      if (isAlive(last)) return last
+      const claim = claimOn(path, last)
+      if (!isLinked(mine, claim)) continue
+      // Whoever was delayed finds another holder here; a holder that is gone never comes back.
+      if (keyOf([...chain, own]) === keyOf(holders(path, own.host))) {
+        renameSync(mine, path)
+        for (const gone of chain) rmSync(claimOn(path, gone), { force: true })
+        return lockHeldBy(path, own)
       }
-      const holder = lockHolder(path)
-      if (holder && isAlive(holder)) return holder
-      moveStaleAside(path, holder, own, isAlive)
+      rmSync(claim, { force: true })
     }
   } finally {
     rmSync(mine, { force: true })
@@ -41,31 +45,56 @@ export function lockHolder(path: string): ProcessIdentity | undefined {
   }
 }
 
-function moveStaleAside(
-  path: string,
-  holder: ProcessIdentity | undefined,
-  own: ProcessIdentity,
-  isAlive: (holder: ProcessIdentity) => boolean,
-): void {
-  const aside = `${path}.stale.${own.pid}`
-  try {
-    renameSync(path, aside)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return
-    throw cause
+function lockHeldBy(path: string, own: ProcessIdentity): Lock {
+  return {
+    release: () => {
+      const holder = lockHolder(path)
+      if (holder && keyOf([holder]) === keyOf([own])) rmSync(path, { force: true })
+    },
   }
-  const moved = lockHolder(aside)
-  if (moved && moved.startTime !== holder?.startTime && isAlive(moved)) {
-    try {
-      linkSync(aside, path)
-    } catch {
-      // Somebody else holds it by now; the next look decides.
-    }
-  }
-  rmSync(aside, { force: true })
 }
 
-function releaseLock(path: string, own: ProcessIdentity): void {
-  const holder = lockHolder(path)
-  if (holder?.pid === own.pid && holder.startTime === own.startTime) rmSync(path, { force: true })
+/** Who stands in the file, whoever claimed it from that one, and so on. */
+function holders(path: string, host: string): ProcessIdentity[] {
+  const chain: ProcessIdentity[] = []
+  for (let at = path; ; ) {
+    const holder = read(at, host)
+    if (!holder) return chain
+    chain.push(holder)
+    at = claimOn(path, holder)
+  }
+}
+
+function read(path: string, host: string): ProcessIdentity | undefined {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw cause
+  }
+  try {
+    return processIdentity.parse(JSON.parse(text))
+  } catch {
+    // Only a power cut leaves a file that cannot be read; no process of that time lives.
+    return { pid: 1, startTime: 'unreadable', host }
+  }
+}
+
+function claimOn(path: string, { pid, startTime }: ProcessIdentity): string {
+  return `${path}.after-${pid}-${startTime.replaceAll(/\W/g, '')}`
+}
+
+function keyOf(chain: readonly ProcessIdentity[]): string {
+  return chain.map(({ pid, startTime, host }) => `${pid} ${startTime} ${host}`).join('\n')
+}
+
+function isLinked(from: string, to: string): boolean {
+  try {
+    linkSync(from, to)
+    return true
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw cause
+  }
 }
