@@ -1,9 +1,15 @@
 import { UserError } from '../domain/errors.ts'
 import { resolveSide } from '../runs/addresses.ts'
 import { exportStage } from '../upstream/export.ts'
-import type { ExportArguments } from './export.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { type World, writeJson } from './terminal.ts'
+
+export interface ExportArguments {
+  stage: string
+  to: string
+  json: boolean
+  upstream: string | undefined
+}
 
 /** Prints the launch command; what that version has no flag for is named on the error output. */
 export async function runExport({ stage, to, json, upstream }: ExportArguments, world: World): Promise<void> {

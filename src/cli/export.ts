@@ -1,12 +1,6 @@
 import type { CommandModule } from 'yargs'
+import type { ExportArguments } from './export-run.ts'
 import type { World } from './terminal.ts'
-
-export interface ExportArguments {
-  stage: string
-  to: string
-  json: boolean
-  upstream: string | undefined
-}
 
 /** `stagewright export STAGE --to upstream@v1.3.1`. */
 export function exportCommand(world: World): CommandModule<object, ExportArguments> {

@@ -1,12 +1,19 @@
 import { stageFields, valueAt } from '../domain/stage/fields.ts'
 import { valueText } from '../domain/stage/value-text.ts'
 import { importScripts } from '../runs/import-scripts.ts'
-import type { ImportedStage } from '../upstream/import.ts'
+import type { ImportedStage } from '../upstream/imported-stage.ts'
 import { type Lineage, lineageOf } from '../upstream/lineage.ts'
 import { findingLines } from './diff-text.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
-import type { ImportArguments } from './import.ts'
 import { paintFor, printable, table, type World, widthOf, writeJson, writeLines } from './terminal.ts'
+
+export interface ImportArguments {
+  scripts: string[]
+  json: boolean
+  lineage: boolean
+  trainer: string | undefined
+  upstream: string | undefined
+}
 
 const formatVersion = 1
 
@@ -39,11 +46,7 @@ function stageLines(imported: ImportedStage, world: World): string[] {
   const given = [...stageFields().keys()].filter((path) => ['script', 'environment'].includes(origins.get(path)?.layer ?? ''))
   const rows = given.map((path) => {
     const { line, name } = origins.get(path) ?? {}
-    return [
-      path,
-      printable(valueText(valueAt(stage, path))),
-      `${name ?? ''}${line === undefined ? '' : `, line ${line}`}`,
-    ]
+    return [path, printable(valueText(valueAt(stage, path))), `${name ?? ''}${line === undefined ? '' : `, line ${line}`}`]
   })
   const paint = paintFor(world.stdout, world.env)
   const rest = `${stageFields().size - given.length} settings by the defaults of ${version}; ${Object.keys(stage.upstream).length} flags without a field`

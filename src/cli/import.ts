@@ -1,13 +1,6 @@
 import type { CommandModule } from 'yargs'
+import type { ImportArguments } from './import-run.ts'
 import type { World } from './terminal.ts'
-
-export interface ImportArguments {
-  scripts: string[]
-  json: boolean
-  lineage: boolean
-  trainer: string | undefined
-  upstream: string | undefined
-}
 
 /** `stagewright import SCRIPT…`. */
 export function importCommand(world: World): CommandModule<object, ImportArguments> {

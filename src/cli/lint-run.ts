@@ -1,8 +1,14 @@
 import { lint } from '../runs/lint.ts'
 import { findingLines } from './diff-text.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
-import type { LintArguments } from './lint.ts'
 import { paintFor, type World, widthOf, writeJson, writeLines } from './terminal.ts'
+
+export interface LintArguments {
+  addresses: string[]
+  json: boolean
+  runs: string | undefined
+  upstream: string | undefined
+}
 
 /** Prints the findings and sets the exit code: 1 where there is an error. */
 export async function runLint({ addresses, json, runs, upstream }: LintArguments, world: World): Promise<void> {

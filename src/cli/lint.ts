@@ -1,12 +1,6 @@
 import type { CommandModule } from 'yargs'
+import type { LintArguments } from './lint-run.ts'
 import type { World } from './terminal.ts'
-
-export interface LintArguments {
-  addresses: string[]
-  json: boolean
-  runs: string | undefined
-  upstream: string | undefined
-}
 
 /** `stagewright lint RECIPE|SCRIPT…`. */
 export function lintCommand(world: World): CommandModule<object, LintArguments> {

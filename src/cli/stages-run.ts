@@ -5,8 +5,14 @@ import { stageFindings } from '../domain/findings/stage-findings.ts'
 import { type CatalogueStage, catalogueEntries, catalogueFolder, catalogueParent, catalogueStage } from '../runs/catalogue.ts'
 import { trainersOf } from '../upstream/trainer.ts'
 import { diffLines, findingLines } from './diff-text.ts'
-import type { StagesArguments } from './stages.ts'
 import { paintFor, table, type World, widthOf, writeJson, writeLines } from './terminal.ts'
+
+export interface StagesArguments {
+  action: string | undefined
+  name: string | undefined
+  trainer: string | undefined
+  json: boolean
+}
 
 const formatVersion = 1
 

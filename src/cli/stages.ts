@@ -1,12 +1,6 @@
 import type { CommandModule } from 'yargs'
+import type { StagesArguments } from './stages-run.ts'
 import type { World } from './terminal.ts'
-
-export interface StagesArguments {
-  action: string | undefined
-  name: string | undefined
-  trainer: string | undefined
-  json: boolean
-}
 
 /** `stagewright stages`, and `stagewright stages show NAME`. */
 export function stagesCommand(world: World): CommandModule<object, StagesArguments> {

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { UserError } from '../domain/errors.ts'
-import type { ImportedStage } from '../upstream/import.ts'
+import type { ImportedStage } from '../upstream/imported-stage.ts'
 import { parseAddress } from './address.ts'
 import type { AddressContext } from './addresses.ts'
 import { scriptSides, upstreamScriptSides } from './script-sides.ts'

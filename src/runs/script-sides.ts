@@ -3,7 +3,8 @@ import { readFileSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, join, normalize, posix } from 'node:path'
 import { UserError } from '../domain/errors.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
-import { type ImportedStage, importScript } from '../upstream/import.ts'
+import { importScript } from '../upstream/import.ts'
+import type { ImportedStage } from '../upstream/imported-stage.ts'
 import { trainersOf } from '../upstream/trainer.ts'
 
 const mostBytes = 4 * 1024 * 1024

@@ -1,7 +1,7 @@
 import { UserError } from '../domain/errors.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { fieldsOf } from './flag-fields.ts'
-import { launchKeys, sameValue } from './import.ts'
+import { launchKeys, sameValue } from './imported-stage.ts'
 import { redacted } from './secrets.ts'
 import { type FlagValue, type Trainer, trainersOf } from './trainer.ts'
 
@@ -40,7 +40,7 @@ export function exportStage(stage: Stage, version: string): ExportedStage {
   const lines = [...launchLine(stage, trainer), ...[...flags].flatMap(([name, value]) => argument(name, value))]
   return {
     trainer,
-    script: `${lines.join(' \\\n  ')}\n`,
+    script: `${environment(stage)}${lines.join(' \\\n  ')}\n`,
     dropped: open ? [] : others.map(([name]) => name),
     files: new Map(),
   }
@@ -100,4 +100,10 @@ function quoted(text: string): string {
   if (text.includes(redacted)) return "''"
   if (/\$\{?[A-Za-z_]|\$\(/.test(text)) return `"${text.replace(/["\\`]/g, '\\$&')}"`
   return `'${text.replaceAll("'", `'\\''`)}'`
+}
+
+/** Upstream's trainers name their tracker's project after this variable. */
+function environment({ upstream }: Stage): string {
+  const project = upstream[launchKeys.project]
+  return typeof project === 'string' ? `export PROJECT=${quoted(project)}\n` : ''
 }

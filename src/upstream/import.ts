@@ -1,7 +1,7 @@
-import type { Finding, Origin, StageSide } from '../domain/stage/origin.ts'
-import type { GivenFlag } from './arguments.ts'
+import type { Finding, Origin } from '../domain/stage/origin.ts'
 import { type Detected, detectTrainer } from './detect.ts'
 import { type FlagField, fieldsOf } from './flag-fields.ts'
+import { type ImportedStage, launchKeys, sameValue } from './imported-stage.ts'
 import { launchSettings, type ReadText } from './launch-config.ts'
 import { type Launch, launchOf } from './launcher.ts'
 import { foldMegatron } from './megatron.ts'
@@ -9,7 +9,7 @@ import { releaseFacts } from './release-facts.ts'
 import { releaseFindings } from './release-findings.ts'
 import { scriptFindings } from './script-findings.ts'
 import { Secrets } from './secrets.ts'
-import { readShell } from './shell.ts'
+import { readShell, type ShellScript } from './shell.ts'
 import { readSidecars } from './sidecars.ts'
 import { StageBuilder } from './stage-builder.ts'
 import type { FlagSpec, FlagValue, Trainer } from './trainer.ts'
@@ -22,25 +22,6 @@ export interface ImportOptions {
   /** Reads a file the script names, by the path it writes; undefined where there is none. */
   readonly readFile?: ReadText | undefined
 }
-
-/** One launch of a script as a complete stage. */
-export interface ImportedStage extends StageSide {
-  readonly script: string
-  readonly version: string
-  readonly trainerVersion: string
-  readonly trainer: Trainer
-  /** What argparse sees: every flag of the trainer and every other one given. */
-  readonly arguments: ReadonlyMap<string, FlagValue>
-  readonly given: ReadonlyMap<string, GivenFlag>
-}
-
-/** Keys of `stage.upstream` that say how the trainer is launched; flags never hold a dot followed by these names. */
-export const launchKeys = {
-  launcher: 'launch.launcher',
-  program: 'launch.program',
-  version: 'launch.version',
-  option: 'launch.option.',
-} as const
 
 const noFile: ReadText = () => undefined
 
@@ -59,7 +40,7 @@ export function importScript(text: string, options: ImportOptions): ImportedStag
   const common = scriptFindings(shell, secrets, options.file)
   return known.map(({ launch, detected }, index) => {
     const name = stageName(options.file, known.length > 1 ? index + 1 : undefined)
-    return new StageImport(launch, detected, secrets, options).result(name, index === 0 ? common : [])
+    return new StageImport(launch, detected, secrets, shell, options).result(name, index === 0 ? common : [])
   })
 }
 
@@ -88,6 +69,7 @@ class StageImport {
     private readonly launch: Launch,
     private readonly detected: Detected,
     private readonly secrets: Secrets,
+    private readonly shell: ShellScript,
     private readonly options: ImportOptions,
   ) {
     this.trainer = detected.trainer
@@ -138,6 +120,10 @@ class StageImport {
         builder.set(this.readable(name, field), this.originOf(name))
       }
     }
+    const model = String(this.effective.get('model'))
+    if (/^v1\.3/.test(this.trainer.version) && /^OpenSora(?:T2V|Inpaint)-L\//.test(model)) {
+      builder.set({ 'model.layers': 32, 'model.heads': 24, 'model.headDim': 96 }, this.originOf('model'))
+    }
     if (this.effective.get('rf_scheduler') === true) builder.set({ 'objective.name': 'rectified-flow' }, this.originOf('rf_scheduler'))
     if (this.effective.get('use_8bit_adam') === true) builder.set({ 'optimizer.name': 'adamw-8bit' }, this.originOf('use_8bit_adam'))
   }
@@ -174,6 +160,17 @@ class StageImport {
     builder.keep(launchKeys.version, this.trainer.version, { layer: 'trainer default' })
     for (const [name, word] of options)
       builder.keep(launchKeys.option + name, word === true ? true : this.secrets.without(word.text), place)
+    const project = this.shell.variables.get('PROJECT')
+    if (project && !project.value.includes('$')) {
+      const { line, column } = project.place
+      builder.keep(launchKeys.project, this.secrets.without(project.value), {
+        layer: 'script',
+        file: this.options.file,
+        line,
+        column,
+        name: 'PROJECT',
+      })
+    }
     this.readParallelism(builder, place)
   }
 
@@ -273,9 +270,4 @@ const nullFields: ReadonlySet<string> = new Set([
 
 function wholeOf(text: string | undefined): number | undefined {
   return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined
-}
-
-/** Whether argparse would see no difference. */
-export function sameValue(a: FlagValue, b: FlagValue): boolean {
-  return a === b || JSON.stringify(a) === JSON.stringify(b)
 }

@@ -1,5 +1,5 @@
 import type { Finding, Severity } from '../domain/stage/origin.ts'
-import type { ImportedStage } from './import.ts'
+import type { ImportedStage } from './imported-stage.ts'
 
 /** What is known of a release of upstream that a script cannot show: flags without effect, values its code cannot handle. */
 interface ReleaseRule {

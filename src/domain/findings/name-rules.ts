@@ -18,28 +18,26 @@ export function claimsOfName(name: string): NameClaims {
     return text === undefined ? undefined : Number(text)
   }
   const start = '(?:^|[^a-z0-9])'
-  const [, a, b, c] = new RegExp(`${start}(\\d+)x(\\d+)x(\\d+)(?!\\d|x)`, 'i').exec(name) ?? []
-  const isLaunch = c !== undefined && Number(c) <= 16
+  const [, machines, perMachine] = new RegExp(`${start}(?:bs)?(\\d+)x8x(\\d{1,2})(?!\\d|x)`, 'i').exec(name) ?? []
+  const [, anyFrames] = /any_?x(\d+)x\d+/i.exec(name) ?? []
+  const [, a, b] = new RegExp(`${start}(\\d+)x(\\d{3,4})x(\\d{3,4})(?!\\d|x)`, 'i').exec(name) ?? []
   const [, framesP, heightP] =
     new RegExp(`${start}(?:\\w*?3d_)?(\\d+)x(\\d{3,4})p`, 'i').exec(name) ?? /_(\d+)x(\d{3,4})p/i.exec(name) ?? []
   const [, framesF, sizeF] = new RegExp(`${start}f(\\d+)-(\\d{3,4})(?!\\d)`, 'i').exec(name) ?? []
   const claims = {
     learningRate: number(new RegExp(`${start}lr_?(\\d+(?:\\.\\d+)?e-?\\d+)`, 'i')),
-    frames:
-      a !== undefined && !isLaunch
-        ? Number(a)
-        : framesP !== undefined
-          ? Number(framesP)
-          : framesF !== undefined
-            ? Number(framesF)
-            : undefined,
-    height:
-      b !== undefined && !isLaunch ? Number(b) : heightP !== undefined ? Number(heightP) : sizeF !== undefined ? Number(sizeF) : undefined,
-    nodes: isLaunch ? Number(a) : (number(new RegExp(`${start}(\\d+)nodes?(?![a-z])`, 'i')) ?? number(/_node(\d+)(?!\d)/i)),
-    batch: isLaunch ? Number(c) : number(new RegExp(`${start}bs(\\d{1,2})(?!\\d|x)`, 'i')),
+    frames: numberOf(a ?? anyFrames ?? framesP ?? framesF),
+    height: numberOf(b ?? heightP ?? sizeF),
+    nodes:
+      machines !== undefined ? Number(machines) : (number(new RegExp(`${start}(\\d+)nodes?(?![a-z])`, 'i')) ?? number(/_node(\d+)(?!\d)/i)),
+    batch: perMachine !== undefined ? Number(perMachine) : number(new RegExp(`${start}bs(\\d{1,2})(?!\\d|x)`, 'i')),
     accumulate: number(new RegExp(`${start}gc(\\d+)(?!\\d)`, 'i')),
   }
   return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== undefined))
+}
+
+function numberOf(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : Number(text)
 }
 
 const facts: readonly (readonly [keyof NameClaims, StagePath, (stage: Stage) => number])[] = [
@@ -61,6 +59,9 @@ export function contradictions(stage: Stage, name: string, claimant: string, kno
   })
 }
 
+/** Settings of upstream that name a run for its tracker. */
+const runNames = ['launch.env.PROJECT', 'exp_name', 'wandb-exp-name', 'log_name']
+
 /** Rules over what the names of outputs and scripts promise. */
 export const nameRules: readonly Rule[] = [
   {
@@ -73,8 +74,10 @@ export const nameRules: readonly Rule[] = [
       const known = (path: StagePath) =>
         !(path === 'parallel.nodes' || path === 'shape.frames') || origins.get(path)?.layer !== 'schema default'
       const written = stage.output === null ? [] : contradictions(stage, lastName(stage.output), 'output', known)
-      const project = stage.upstream['launch.env.PROJECT']
-      const tracked = typeof project === 'string' ? contradictions(stage, project, 'upstream.launch.env.PROJECT', known) : []
+      const tracked = runNames.flatMap((key) => {
+        const name = stage.upstream[key]
+        return typeof name === 'string' ? contradictions(stage, lastName(name), `upstream.${key}`, known) : []
+      })
       const file = side.trainerVersion !== undefined && /\.sh$/i.test(side.label) ? lastName(side.label).replace(/\.sh$/i, '') : undefined
       const named = file === undefined ? [] : contradictions(stage, file, 'name', known)
       return [...written, ...tracked, ...named]
