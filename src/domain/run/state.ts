@@ -148,7 +148,7 @@ export class RunFold {
   #samples: { step: number; path: string; prompt: string }[] = []
   #changes: { step: number; path: string; effective: unknown; by: string | undefined }[] = []
   #incidents: { step: number; kind: string; message: string; action: string }[] = []
-  #rest: Pick<RunState, 'step' | 'steps' | 'data' | 'model' | 'device' | 'lastHeardAt'> = {
+  readonly #rest: { -readonly [Name in 'step' | 'steps' | 'data' | 'model' | 'device' | 'lastHeardAt']: RunState[Name] } = {
     step: 0,
     steps: undefined,
     data: undefined,
@@ -159,7 +159,7 @@ export class RunFold {
 
   /** Adds one event of an attempt. Events of one journal must come in their order. */
   add(attempt: number, event: TrainerEvent | SupervisorEvent): void {
-    this.#rest = { ...this.#rest, lastHeardAt: Math.max(this.#rest.lastHeardAt ?? 0, event.ts) }
+    this.#rest.lastHeardAt = Math.max(this.#rest.lastHeardAt ?? 0, event.ts)
     switch (event.event) {
       case 'attempt':
         this.#attempts = [...this.#attempts.filter(({ number }) => number !== attempt), attemptOf(event)]
@@ -168,11 +168,11 @@ export class RunFold {
         this.#change(attempt, { end: runEnd(event) })
         return
       case 'ready':
-        this.#rest = { ...this.#rest, device: event.device }
+        this.#rest.device = event.device
         this.#change(attempt, { pids: event.pids, readyAt: event.ts, host: event.host, socket: event.socket ?? undefined })
         return
       case 'started':
-        this.#rest = { ...this.#rest, step: event.step, steps: event.steps }
+        Object.assign(this.#rest, { step: event.step, steps: event.steps })
         this.#forget(event.step)
         return
       case 'step':
@@ -197,10 +197,10 @@ export class RunFold {
         this.#incidents.push(event)
         return
       case 'data':
-        this.#rest = { ...this.#rest, data: event }
+        this.#rest.data = event
         return
       case 'model':
-        this.#rest = { ...this.#rest, model: event }
+        this.#rest.model = event
         return
       case 'failed':
         this.#change(attempt, { failure: { code: event.code, message: event.message, hint: event.hint ?? undefined } })
@@ -237,17 +237,17 @@ export class RunFold {
   }
 
   #addStep(event: Extract<TrainerEvent, { event: 'step' }>): void {
-    const point = { ...event, gradientNorm: event.gradientNorm ?? undefined }
-    if (event.step <= this.#rest.step) this.#forget(event.step - 1)
-    this.#points.set(event.step, point)
-    this.#rest = { ...this.#rest, step: event.step }
+    const { step, ts, attempt, loss, learningRate, secondsPerStep } = event
+    if (step <= this.#rest.step) this.#forget(step - 1)
+    this.#points.set(step, { step, ts, attempt, loss, learningRate, gradientNorm: event.gradientNorm ?? undefined, secondsPerStep })
+    this.#rest.step = step
   }
 
   #addCommand(event: Extract<TrainerEvent, { event: 'command' }>): void {
     if (event.name !== 'set' || event.status !== 'applied') return
     const path = typeof event.path === 'string' ? event.path : ''
     this.#changes.push({ step: event.step, path, effective: event.effective, by: event.by ?? undefined })
-    if (path === 'steps' && typeof event.effective === 'number') this.#rest = { ...this.#rest, steps: event.effective }
+    if (path === 'steps' && typeof event.effective === 'number') this.#rest.steps = event.effective
   }
 
   /** Drops what a continued or rolled-back run does again: everything after a step. */
