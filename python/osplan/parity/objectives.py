@@ -10,13 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from osplan.diffusion.ddpm import Ddpm
 from osplan.diffusion.objective import Objective, build_objective
 from osplan.diffusion.rectified_flow import RectifiedFlow
-from osplan.diffusion.settings import ObjectiveSettings
+from osplan.diffusion.settings import TRAIN_STEPS, ObjectiveSettings
+from osplan.diffusion.times import logit_normal, mode, stratified_levels
+from osplan.domain.stage import Ema as EmaSettings
 from osplan.domain.stage import Optimizer
 from osplan.models.registry import build_model
 from osplan.parity.case import Case, Handler, Outputs
 from osplan.parity.transformers import GRADIENT, load_seeded
+from osplan.train.ema import Ema
 from osplan.train.optimizer import build_optimizer, gradient_norm, scale_gradients
 from osplan.train.parameters import Group
 
@@ -25,30 +29,28 @@ MAX_NORM = 1.0
 """Norm the trainer clips gradients to."""
 
 
-def trainer_objective(arguments: Mapping[str, Any]) -> Objective:
+def trainer_settings(arguments: Mapping[str, Any]) -> ObjectiveSettings:
     """The objective that upstream's trainer builds from its arguments, quirks included."""
-    return build_objective(
-        ObjectiveSettings(
-            kind="rectified-flow" if arguments.get("rf_scheduler") else "ddpm",
-            prediction=str(arguments.get("prediction_type") or "epsilon").replace("_", "-"),  # type: ignore[arg-type]
-            beta_schedule=str(arguments.get("schedule") or "linear").replace("_", "-"),  # type: ignore[arg-type]
-            zero_terminal_snr=bool(arguments.get("zsnr", False)),
-            snr_gamma=arguments.get("snr_gamma"),
-            noise_offset=0.0,
-            learned_variance=False,
-            weighting=str(arguments.get("weighting_scheme") or "uniform").replace("_", "-"),  # type: ignore[arg-type]
-            logit_mean=float(arguments.get("logit_mean", 0.0)),
-            logit_std=float(arguments.get("logit_std", 1.0)),
-            mode_scale=float(arguments.get("mode_scale", 1.29)),
-            shift=1.0,
-            dynamic_shift=False,
-            continuous_times=False,
-            stratified_times=True,
-            min_snr="upstream",
-            noise_precision="fp32",
-            times="upstream",
-            sample_target="upstream",
-        )
+    return ObjectiveSettings(
+        kind="rectified-flow" if arguments.get("rf_scheduler") else "ddpm",
+        prediction=str(arguments.get("prediction_type") or "epsilon").replace("_", "-"),  # type: ignore[arg-type]
+        beta_schedule=str(arguments.get("schedule") or "linear").replace("_", "-"),  # type: ignore[arg-type]
+        zero_terminal_snr=bool(arguments.get("zsnr", False)),
+        snr_gamma=arguments.get("snr_gamma"),
+        noise_offset=0.0,
+        learned_variance=False,
+        weighting=str(arguments.get("weighting_scheme") or "uniform").replace("_", "-"),  # type: ignore[arg-type]
+        logit_mean=float(arguments.get("logit_mean", 0.0)),
+        logit_std=float(arguments.get("logit_std", 1.0)),
+        mode_scale=float(arguments.get("mode_scale", 1.29)),
+        shift=1.0,
+        dynamic_shift=False,
+        continuous_times=False,
+        stratified_times=True,
+        min_snr="upstream",
+        noise_precision="fp32",
+        times="upstream",
+        sample_target="upstream",
     )
 
 
@@ -70,7 +72,7 @@ def training_step(case: Case) -> Outputs:
     """One step: loss, gradients, and the parameters after clipping and one AdamW step."""
     model = build_model({**case.spec["config"], "_class_name": _trained_class(case)})
     load_seeded(model, case.spec["keys"], case.spec["weights"]["seed"])
-    inputs, objective = case.inputs, trainer_objective(case.spec["params"]["args"])
+    inputs, objective = case.inputs, build_objective(trainer_settings(case.spec["params"]["args"]))
     x0, noise, mask = inputs["x0"], inputs["noise"], inputs.get("attention_mask")
     t_B = _times(objective, inputs.get("timestep"), inputs.get("u"))
     noisy = objective.noised(x0, noise, t_B)
@@ -110,7 +112,7 @@ def loss_table(case: Case) -> Outputs:
     inputs, outputs = case.inputs, Outputs()
     x0, noise = inputs["x"], inputs["noise"]
     for name, arguments, is_masked in case.spec["params"]["runs"]:
-        objective = trainer_objective(arguments)
+        objective = build_objective(trainer_settings(arguments))
         t_B = _times(objective, inputs.get("t"), inputs.get("u"))
         prediction = inputs["pred"].clone().requires_grad_()
         loss, _ = objective.loss(prediction, x0, noise, t_B, inputs["mask"] if is_masked else None)
@@ -121,5 +123,98 @@ def loss_table(case: Case) -> Outputs:
     return outputs
 
 
-HANDLERS: dict[str, Handler] = {"run()": training_case}
-"""Upstream's function to the handler of its cases."""
+def library_case(case: Case) -> Outputs:
+    """The schedules the trainer takes from a library: DDPM where the source names its scheduler, else rectified flow."""
+    return ddpm_case(case) if "DDPMScheduler" in str(case.spec["source"]["cls"]) else flow_case(case)
+
+
+def ddpm_case(case: Case) -> Outputs:
+    """Tables of every schedule of the case, noised latents and velocity targets."""
+    inputs, params, outputs = case.inputs, case.spec["params"], Outputs()
+    levels = torch.arange(TRAIN_STEPS)
+    for name, betas, zero_snr in params["schedules"]:
+        arguments = {"schedule": betas, "zsnr": zero_snr, "snr_gamma": params["gamma"]}
+        v, eps = (Ddpm(trainer_settings({**arguments, "prediction_type": kind})) for kind in ("v_prediction", "epsilon"))
+        outputs |= {
+            f"{name}.alphas_cumprod": v.schedule.alphas_bar,
+            f"{name}.betas": v.schedule.betas,
+            f"{name}.snr": v.schedule.snr(levels),
+            f"{name}.minsnr_eps": eps.weight(levels),
+            f"{name}.minsnr_v": v.weight(levels),
+            f"{name}.noisy": v.noised(inputs["x"], inputs["noise"], inputs["t"]),
+            f"{name}.target_v": v.target(inputs["x"], inputs["noise"], inputs["t"]),
+        }
+    return outputs
+
+
+def flow_case(case: Case) -> Outputs:
+    """The table of times, and densities, times and weights of every weighting the case has."""
+    inputs, params = case.inputs, case.spec["params"]
+    plain = RectifiedFlow(trainer_settings({"rf_scheduler": True}))
+    t_B = inputs["t_rf"] / TRAIN_STEPS
+    outputs: Outputs = {
+        "sigmas": plain.table,
+        "timesteps": plain.model_time(plain.table),
+        "noisy": plain.noised(inputs["x"], inputs["noise"], t_B),
+        "target": plain.target(inputs["x"], inputs["noise"], t_B),
+    }
+    for scheme in [name.removeprefix("weight.") for name in case.expected if name.startswith("weight.")]:
+        flow = RectifiedFlow(trainer_settings({"rf_scheduler": True, "weighting_scheme": scheme, **params}))
+        density = _density(scheme, inputs, params)
+        outputs |= {
+            f"u.{scheme}": density,
+            f"index.{scheme}": (density * TRAIN_STEPS).long(),
+            f"timestep.{scheme}": flow.model_time(flow.times_of(density)),
+            f"weight.{scheme}": flow.weight(inputs["sigma_grid"]),
+        }
+    return outputs
+
+
+def _density(scheme: str, inputs: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+    """Draws in [0, 1) of a weighting from the case's normal or uniform ones."""
+    match scheme:
+        case "logit_normal":
+            return logit_normal(inputs["z"], params["logit_mean"], params["logit_std"])
+        case "mode":
+            return mode(inputs["u"], params["mode_scale"])
+        case _:
+            return inputs["u"]
+
+
+def stratified_case(case: Case) -> Outputs:
+    """Stratified levels, the decay of the moving average at every step asked for, and a run of the average."""
+    params = case.spec["params"]
+    levels = [
+        {"T": count, "n": world, "rank": rank, "timesteps": stratified_levels(case.inputs["uniform"], count, world, rank).tolist()}
+        for count, world, rank in params["strata"]
+    ]
+    decays = [
+        {
+            "decay": decay,
+            "update_after_step": start,
+            "steps": params["ema_steps"],
+            "values": [_average({}, decay, start).decay_at(step) for step in params["ema_steps"]],
+        }
+        for decay, start in params["ema"]
+    ]
+    first, *following = case.inputs["params"]
+    weights = nn.Parameter(first.clone(), requires_grad=False)
+    average = _average({"weights": weights}, *params["ema_run"])
+    rows = []
+    for step, row in enumerate(following, 1):
+        weights.copy_(row)
+        average.update(step)
+        rows.append(average.shadow["weights"].clone())
+    return {"table.stratified_timesteps": levels, "table.ema_decay": decays, "ema_values": torch.stack(rows)}
+
+
+def _average(parameters: Mapping[str, nn.Parameter], decay: float, start: int) -> Ema:
+    return Ema(parameters, EmaSettings(enabled=True, decay=decay, start_step=start, rule="upstream"))
+
+
+HANDLERS: dict[str, Handler] = {
+    "run()": training_case,
+    "diffusers": library_case,
+    "explicit_uniform_sampling": stratified_case,
+}
+"""Upstream's function, or the library it takes it from, to the handler of its cases."""
