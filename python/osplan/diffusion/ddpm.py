@@ -14,7 +14,8 @@ from osplan.diffusion.settings import TRAIN_STEPS, ObjectiveSettings
 from osplan.diffusion.times import draw_levels
 
 MIN_V_WEIGHT = 0.1
-"""Smallest min-SNR weight of v-prediction. Unmended it is 0 at the level sampling starts from, which then trains on nothing."""
+"""Smallest min-SNR weight of v-prediction where noise outweighs the data. Unmended it is 0 at the level sampling starts
+from, which then trains on nothing; where the data outweighs the noise, small weights are what min-SNR is for."""
 
 
 def over_samples(values_B: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class Ddpm:
             # min(snr, gamma) / snr has the limit 1 where nothing of the data is left.
             return torch.where(snr_B > 0, capped_B / snr_B, 1.0) if mended else capped_B / snr_B
         weight_B = capped_B / (snr_B + 1)
-        return weight_B.clamp(min=MIN_V_WEIGHT) if mended else weight_B
+        return torch.where(snr_B < 1, weight_B.clamp(min=MIN_V_WEIGHT), weight_B) if mended else weight_B
 
     def loss(
         self, prediction_BCTHW: Tensor, x0_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor, mask_BTHW: Tensor | None = None
