@@ -37,6 +37,16 @@ export function parseArguments(words: readonly ShellWord[], trainer: Trainer): P
   return new ArgumentReader(words, trainer).read()
 }
 
+/** Near names by trainer: scripts of one time share their mistakes. */
+const nearest = new WeakMap<Trainer, Map<string, string | undefined>>()
+
+function nearestFlag(written: string, trainer: Trainer): string | undefined {
+  const known = nearest.get(trainer) ?? new Map<string, string | undefined>()
+  nearest.set(trainer, known)
+  if (!known.has(written)) known.set(written, nearestName(written, Object.keys(trainer.flags)))
+  return known.get(written)
+}
+
 class ArgumentReader {
   private readonly given = new Map<string, GivenFlag>()
   private readonly problems: ArgumentProblem[] = []
@@ -76,7 +86,7 @@ class ArgumentReader {
     }
     if (openParsers.has(this.trainer.family)) return written
     const ambiguous = starting.length > 1 ? `, which may mean ${starting.map((name) => `--${name}`).join(' or ')}` : ''
-    const near = nearestName(written, Object.keys(flags))
+    const near = nearestFlag(written, this.trainer)
     const message = `--${written}: expected a flag of ${this.trainer.path} at ${this.trainer.version}, got one it does not have${ambiguous}`
     this.add('unknown-flag', 'error', word, written, message, near ? `did you mean --${near}?` : 'remove it, or name another version')
     return written

@@ -13,14 +13,18 @@ export interface Detected {
  */
 export function detectTrainer(launch: Launch, file: string, version: string | undefined): Detected | undefined {
   const allowed = version === undefined ? trainers : trainersOf(version)
-  const fits = candidates(launch.program.text, allowed).map((trainer) => {
-    const parsed = parseArguments(launch.arguments, trainer)
-    return { trainer, parsed, misfits: misfitsOf(trainer, parsed, `${file} ${launch.arguments.map(({ text }) => text).join(' ')}`) }
-  })
-  return fits.reduce<(typeof fits)[number] | undefined>(
-    (best, fit) => (best === undefined || fit.misfits <= best.misfits ? fit : best),
+  const names = namesGiven(launch)
+  const hints = `${file} ${launch.arguments.map(({ text }) => text).join(' ')}`
+  const fits = candidates(launch.program.text, allowed).map((trainer) => ({ trainer, misfits: misfitsOf(trainer, names, hints) }))
+  const best = fits.reduce<(typeof fits)[number] | undefined>(
+    (least, fit) => (least && least.misfits < fit.misfits ? least : fit),
     undefined,
   )
+  return best && { trainer: best.trainer, parsed: parseArguments(launch.arguments, best.trainer) }
+}
+
+function namesGiven({ arguments: words }: Launch): ReadonlySet<string> {
+  return new Set(words.flatMap(({ text }) => /^--([A-Za-z][\w.-]*)/.exec(text)?.[1] ?? []))
 }
 
 const megatronPrograms = /pretrain_(?:sora|opensora)[\w.]*\.py$/
@@ -44,8 +48,9 @@ function trainersFor(chosen: (trainer: Trainer) => boolean, allowed: readonly Tr
 const alwaysNeeded: ReadonlySet<string> = new Set(['model_name'])
 
 /** How badly a parser fits: flags it does not have weigh most, then what it requires, then hints of another release; a commit loses to a tag. */
-function misfitsOf(trainer: Trainer, { given, problems }: ParsedArguments, hints: string): number {
-  const unknown = problems.filter(({ rule }) => rule === 'unknown-flag').length
+function misfitsOf(trainer: Trainer, given: ReadonlySet<string>, hints: string): number {
+  const flags = Object.keys(trainer.flags)
+  const unknown = [...given].filter((name) => !(name in trainer.flags) && flags.filter((flag) => flag.startsWith(name)).length !== 1).length
   const missing = Object.entries(trainer.flags).filter(
     ([name, { required }]) => (required || alwaysNeeded.has(name)) && !given.has(name),
   ).length

@@ -85,9 +85,9 @@ class StageImport {
     const read = options.readFile ?? noFile
     this.findings.push(...readSidecars(builder, this.effective, trainer, read, options.file))
     if (trainer.family === 'megatron') foldMegatron(builder, this.detected.parsed.given, read, (flag) => this.originOf(flag))
-    builder.build()
+    const complete = builder.build()
     this.keepRest(builder)
-    const stage = builder.build()
+    const stage = { ...complete, upstream: builder.peek().upstream }
     const findings = [...common, ...this.argumentFindings(), ...this.findings]
     const imported = {
       label: options.file,

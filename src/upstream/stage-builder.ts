@@ -4,6 +4,9 @@ import { type Stage, type StagePath, stageSchema } from '../domain/stage/schema.
 import type { Settings } from './flag-fields.ts'
 import type { FlagValue } from './trainer.ts'
 
+const fresh = defaultStage()
+const schemaDefault: Origin = { layer: 'schema default' }
+
 /** A stage while it is put together, and where each value came from. */
 export class StageBuilder {
   readonly origins = new Map<StagePath, Origin>()
@@ -11,12 +14,10 @@ export class StageBuilder {
   /** Fields whose value the schema refused, with the value. */
   readonly refused = new Map<StagePath, unknown>()
   private readonly stage: Stage
-  private readonly fresh: Stage
 
   constructor(name: string) {
-    this.fresh = defaultStage(name)
-    this.stage = structuredClone(this.fresh)
-    for (const path of stageFields().keys()) this.origins.set(path, { layer: 'schema default' })
+    this.stage = { ...structuredClone(fresh), name }
+    for (const path of stageFields().keys()) this.origins.set(path, schemaDefault)
   }
 
   set(settings: Settings, origin: Origin): void {
@@ -46,8 +47,8 @@ export class StageBuilder {
     for (const { path } of parsed.error.issues) {
       const leaf = fieldOf(path.map(String).join('.'))?.path ?? String(path[0])
       this.refused.set(leaf, at(this.stage, leaf))
-      put(this.stage, leaf, at(this.fresh, leaf))
-      this.origins.set(leaf, { layer: 'schema default' })
+      put(this.stage, leaf, at(fresh, leaf))
+      this.origins.set(leaf, schemaDefault)
     }
     return stageSchema.parse(this.stage)
   }
