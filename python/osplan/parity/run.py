@@ -20,7 +20,7 @@ from osplan.domain.errors import UserError
 from osplan.parity.case import Case, Handler, load_case
 from osplan.parity.compare import Report, compare
 
-HANDLER_MODULES = ("autoencoders", "transformers", "objectives", "sampling", "datasets")
+HANDLER_MODULES = ("autoencoders", "transformers", "objectives", "sampling", "conditions", "datasets")
 
 
 def known_handlers() -> dict[str, Handler]:
