@@ -18,9 +18,11 @@ export const singleStageRules: readonly Rule[] = [
     severity: 'error',
     hint: 'change one of them',
     source: 'checks across fields',
-    check: ({ side: { stage, trainerVersion } }) =>
+    check: ({ side: { stage, trainerVersion, origins } }) =>
       misfits(stage)
         .filter(({ code }) => trainerVersion === undefined || code !== 'OBJECTIVE_LPIPS')
+        // Ranks that no launcher file gave are not known to contradict anything.
+        .filter(({ code }) => code !== 'PARALLEL_SEQUENCE' || origins.get('parallel.processes')?.layer !== 'schema default')
         .map(({ path, text }) => remark(`${path}: ${text}`, path)),
   },
   {
