@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { test } from 'vitest'
 import type { RunEvent } from '../../src/domain/run/state.ts'
 import { defaultStage } from '../../src/domain/stage/fields.ts'
 import type { StageSide } from '../../src/domain/stage/origin.ts'
@@ -11,10 +12,11 @@ import type { RunsWorld } from '../../src/runs/world.ts'
 import { runsWorldOf } from '../../src/runs-world.ts'
 import type { Run } from '../../src/store/runs.ts'
 
-/** How the fake trainer behaves; see `test/fake-trainer/fake-trainer.mjs`. */
+/** How the fake trainer behaves; see `test/fake-trainer/packages/osplan/train/assemble.py`. */
 export interface Behaviour {
   stepMs?: number
-  dies?: { step: number; how: 'kill' | 'torn' | 'fail' | 'memory' | 'silent' }
+  startMs?: number
+  dies?: { step: number; how: 'kill' | 'torn' | 'segfault' | 'exit' | 'fail' | 'memory' | 'bug' | 'rank' | 'hang' }
   diesInAttempt?: number
   withoutSocket?: boolean
 }
@@ -31,11 +33,15 @@ export function fakeWorld(folder: string, behaviour: Behaviour = {}): RunsWorld 
   return runsWorldOf({ cwd: folder, env, runsFolder: join(folder, 'runs') })
 }
 
-/** A folder of its own, short enough for sockets, with what removes it. */
-export function temporaryFolder(): { folder: string; remove: () => void } {
-  const folder = mkdtempSync(join(tmpdir(), 'run-'))
-  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) }
-}
+/** A test with a folder of its own, short enough for sockets. */
+export const folderTest = test.extend<{ folder: string }>({
+  // biome-ignore lint/correctness/noEmptyPattern: vitest reads what a fixture needs from its pattern
+  folder: async ({}, use) => {
+    const folder = mkdtempSync(join(tmpdir(), 'run-'))
+    await use(folder)
+    rmSync(folder, { recursive: true, force: true })
+  },
+})
 
 export function sideOf(settings: Record<string, unknown> = {}): StageSide {
   const stage: Stage = stageSchema.parse({ ...defaultStage('small'), steps: 40, ...settings })
@@ -51,13 +57,13 @@ export async function launched(world: RunsWorld, settings: Record<string, unknow
 /** Every event of a run up to its end. */
 export async function followed(run: Run, world: RunsWorld, fromAttempt = 1): Promise<RunEvent[]> {
   const events: RunEvent[] = []
-  for await (const item of attach(run, world, { fromAttempt, signal: AbortSignal.timeout(15_000) })) events.push(item)
+  for await (const item of attach(run, world, { fromAttempt, signal: AbortSignal.timeout(50_000) })) events.push(item)
   return events
 }
 
 /** Follows a run until an event of a name (and step) has come. */
 export async function until(run: Run, world: RunsWorld, name: string, step = 0): Promise<void> {
-  for await (const { event } of attach(run, world, { signal: AbortSignal.timeout(15_000) })) {
+  for await (const { event } of attach(run, world, { signal: AbortSignal.timeout(50_000) })) {
     if (event.event === name && (!('step' in event) || Number(event.step) >= step)) return
   }
   throw new Error(`${name} did not come`)

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, vi } from 'vitest'
 import type { RunEvent } from '../../src/domain/run/state.ts'
 import { endOf, newestAttempt } from '../../src/domain/run/state.ts'
 import type { JobHandle } from '../../src/engines/engine.ts'
@@ -12,13 +12,13 @@ import { isSupervised, settledState } from '../../src/runs/supervise.ts'
 import { SupervisorJournal } from '../../src/store/journal.ts'
 import { lockHolder } from '../../src/store/lock.ts'
 import { filesOf, type Run, readState } from '../../src/store/runs.ts'
-import { fakeWorld, followed, launched, sideOf, temporaryFolder, until } from './fake-world.ts'
+import { fakeWorld, folderTest, followed, launched, sideOf, until } from './fake-world.ts'
 
-let place: ReturnType<typeof temporaryFolder>
-beforeEach(() => {
-  place = temporaryFolder()
-})
-afterEach(() => place.remove())
+// On a busy machine processes take their time to start.
+vi.setConfig({ testTimeout: 60_000, maxConcurrency: 3 })
+
+/** Each has processes of its own and mostly waits for them. */
+const test = folderTest
 
 const stepsOf = (events: readonly RunEvent[]) => events.flatMap(({ event }) => (event.event === 'step' ? [event.step] : []))
 const upTo = (last: number) => Array.from({ length: last }, (_, index) => index + 1)
@@ -32,8 +32,8 @@ async function killSupervisor(run: Run): Promise<void> {
 }
 
 describe('a run from its start to its end', () => {
-  test('is followed by two readers, each of which sees every event once and the end last', async () => {
-    const world = fakeWorld(place.folder)
+  test.concurrent('is followed by two readers, each of which sees every event once and the end last', async ({ folder }) => {
+    const world = fakeWorld(folder)
     const run = await launched(world, { checkpoint: { everySteps: 20 }, parallel: { processes: 2 } })
     const early = followed(run, world)
     await until(run, world, 'step', 10)
@@ -48,8 +48,10 @@ describe('a run from its start to its end', () => {
     await expect(continueRun(run, world)).rejects.toMatchObject({ code: 'RUN_COMPLETE' })
   })
 
-  test('a change acts from a step on and is journaled; a refused one is an error; a stop ends with a checkpoint', async () => {
-    const world = fakeWorld(place.folder)
+  test.concurrent('a change acts from a step on and is journaled; a refused one is an error; a stop ends with a checkpoint', async ({
+    folder,
+  }) => {
+    const world = fakeWorld(folder)
     const run = await launched(world, { steps: 5000 })
     await until(run, world, 'step', 3)
     const { step, effective } = await sendCommand(run, { name: 'set', path: 'learningRate', value: 0.5 }, world)
@@ -68,8 +70,8 @@ describe('a run from its start to its end', () => {
     await expect(stopRun(run, {}, world)).rejects.toMatchObject({ code: 'RUN_NOT_ACTIVE' })
   })
 
-  test('commands go as files where the socket cannot be reached', async () => {
-    const world = fakeWorld(place.folder, { withoutSocket: true })
+  test.concurrent('commands go as files where the socket cannot be reached', async ({ folder }) => {
+    const world = fakeWorld(folder, { withoutSocket: true })
     const run = await launched(world, { steps: 5000 })
     await until(run, world, 'step', 3)
     await stopRun(run, { after: 60 }, world)
@@ -80,8 +82,8 @@ describe('a run from its start to its end', () => {
 })
 
 describe('when a process is killed', () => {
-  test('the supervisor: training goes on, and whoever attaches next adopts the run and records its end', async () => {
-    const world = fakeWorld(place.folder)
+  test.concurrent('the supervisor: training goes on, and whoever attaches next adopts the run and records its end', async ({ folder }) => {
+    const world = fakeWorld(folder)
     const run = await launched(world, { steps: 200 })
     await until(run, world, 'step', 3)
     await killSupervisor(run)
@@ -92,8 +94,8 @@ describe('when a process is killed', () => {
     expect(isSupervised(run)).toBe(false)
   })
 
-  test('the supervisor, and nobody attaches: the next look at the run settles it', async () => {
-    const world = fakeWorld(place.folder)
+  test.concurrent('the supervisor, and nobody attaches: the next look at the run settles it', async ({ folder }) => {
+    const world = fakeWorld(folder)
     const run = await launched(world, { steps: 60 })
     await killSupervisor(run)
     const { process: launcher } = handleOf(run)
@@ -105,8 +107,10 @@ describe('when a process is killed', () => {
     expect(ends).toHaveLength(1)
   })
 
-  test('the supervisor, before it could start anything: the attempt is lost and the run can be continued', async () => {
-    const world = fakeWorld(place.folder, { stepMs: 1 })
+  test.concurrent('the supervisor, before it could start anything: the attempt is lost and the run can be continued', async ({
+    folder,
+  }) => {
+    const world = fakeWorld(folder, { stepMs: 1 })
     const { run } = await prepareRun(sideOf(), { verb: 'train' }, world)
     const journal = new SupervisorJournal(filesOf(run.folder).supervisor)
     journal.append(1, { event: 'attempt', engine: 'local', handle: null, command: [], continuesFrom: null })
@@ -116,8 +120,8 @@ describe('when a process is killed', () => {
     expect((await followed(run, world, 2)).at(-1)?.event).toMatchObject({ event: 'ended', attempt: 2, reason: 'completed' })
   })
 
-  test('the supervisor, before it wrote down what it started: the job is found again', async () => {
-    const world = fakeWorld(place.folder)
+  test.concurrent('the supervisor, before it wrote down what it started: the job is found again', async ({ folder }) => {
+    const world = fakeWorld(folder)
     const run = await launched(world, { steps: 5000 })
     await killSupervisor(run)
     const lines = readFileSync(filesOf(run.folder).supervisor, 'utf8').split('\n')
@@ -127,8 +131,10 @@ describe('when a process is killed', () => {
     expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', reason: 'stopped', exitCode: 0 })
   })
 
-  test('the trainer, in the middle of a line: the end names the signal, and continue does the lost steps again', async () => {
-    const world = fakeWorld(place.folder, { dies: { step: 25, how: 'torn' } })
+  test.concurrent('the trainer, in the middle of a line: the end names the signal, and continue does the lost steps again', async ({
+    folder,
+  }) => {
+    const world = fakeWorld(folder, { dies: { step: 25, how: 'torn' } })
     const run = await launched(world, { checkpoint: { everySteps: 20 } })
     const first = await followed(run, world)
     expect(first.at(-1)?.event).toMatchObject({ event: 'ended', reason: 'killed', signal: 'SIGKILL', exitCode: 1 })
@@ -142,18 +148,18 @@ describe('when a process is killed', () => {
     expect(readState(run).attempts.map(({ end }) => end?.reason)).toEqual(['killed', 'completed'])
   })
 
-  test('the launcher: its ranks end with a checkpoint and the run is lost', async () => {
-    const world = fakeWorld(place.folder)
+  test.concurrent('the launcher: its ranks end with a checkpoint, and so says the end', async ({ folder }) => {
+    const world = fakeWorld(folder)
     const run = await launched(world, { steps: 5000 })
     await until(run, world, 'step', 3)
     process.kill(-handleOf(run).process.pid, 'SIGKILL')
     const events = await followed(run, world)
-    expect(events.at(-1)?.event).toMatchObject({ event: 'ended', reason: 'stopped', exitCode: null })
+    expect(events.at(-1)?.event).toMatchObject({ event: 'ended', reason: 'killed', exitCode: null })
     expect(events.map(({ event }) => event.event)).toContain('checkpoint')
   })
 
-  test('everything, by stop --kill: nothing is left running and the end says who did it', async () => {
-    const world = fakeWorld(place.folder)
+  test.concurrent('everything, by stop --kill: nothing is left running and the end says who did it', async ({ folder }) => {
+    const world = fakeWorld(folder)
     const run = await launched(world, { steps: 5000, parallel: { processes: 2 } })
     await until(run, world, 'step', 3)
     await stopRun(run, { kill: true }, world)
@@ -165,33 +171,33 @@ describe('when a process is killed', () => {
 })
 
 describe('when a trainer fails', () => {
-  test.each([
+  test.concurrent.for([
     ['fail', { reason: 'failed', message: 'expected 1 + 4k frames, got 64 [SHAPE_FRAMES]', hint: 'use 61' }],
     ['memory', { reason: 'out-of-memory' }],
-  ] as const)('%s: the end has its own words', async (how, end) => {
-    const world = fakeWorld(place.folder, { dies: { step: 5, how } })
+  ] as const)('%s: the end has its own words', async ([how, end], { folder }) => {
+    const world = fakeWorld(folder, { dies: { step: 5, how } })
     const run = await launched(world)
     expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', ...end })
-    expect(world.engine.logs(filesOf(run.folder).log(1), 2).join()).toContain('ended before step 5')
+    expect(world.engine.logs(filesOf(run.folder).log(1), 50).join()).toContain(`about to ${how} before step 5`)
   })
 
-  test('a Python that is not there ends the attempt with what is missing', async () => {
-    const world = fakeWorld(place.folder)
-    const missing = { ...process.env, XDG_RUNTIME_DIR: place.folder, STAGEWRIGHT_PYTHON_ENV: '/nowhere', STAGEWRIGHT_SOURCES: '1' }
+  test.concurrent('a Python that is not there ends the attempt with what is missing', async ({ folder }) => {
+    const world = fakeWorld(folder)
+    const missing = { ...process.env, XDG_RUNTIME_DIR: folder, STAGEWRIGHT_PYTHON_ENV: '/nowhere', STAGEWRIGHT_SOURCES: '1' }
     const { runsWorldOf } = await import('../../src/runs-world.ts')
-    const run = await launched(runsWorldOf({ cwd: place.folder, env: missing, runsFolder: world.runsFolder }))
+    const run = await launched(runsWorldOf({ cwd: folder, env: missing, runsFolder: world.runsFolder }))
     expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', message: expect.stringContaining('PYTHON_MISSING') })
   })
 })
 
-test('a run without an attempt is not waited for', async () => {
-  const world = fakeWorld(place.folder)
+test.concurrent('a run without an attempt is not waited for', async ({ folder }) => {
+  const world = fakeWorld(folder)
   const { run } = await prepareRun(sideOf(), { verb: 'train' }, world)
   await expect(attach(run, world).next()).rejects.toMatchObject({ code: 'RUN_NOT_STARTED' })
 })
 
-test('a branch takes weights and optimiser state of a checkpoint into a new run', async () => {
-  const world = fakeWorld(place.folder, { stepMs: 1 })
+test.concurrent('a branch takes weights and optimiser state of a checkpoint into a new run', async ({ folder }) => {
+  const world = fakeWorld(folder, { stepMs: 1 })
   const parent = await launched(world, { checkpoint: { everySteps: 20 } })
   await followed(parent, world)
   const { run, handOff } = await branchRun(parent, 20, sideOf({ learningRate: 1e-5 }), world)
