@@ -4,6 +4,8 @@ import type { TrainingWorld } from './cli/run-world.ts'
 
 /** Puts the parts together. The only place that reads arguments, environment and the working directory. */
 const [, , ...args] = process.argv
+/** Exit code of a command that Ctrl-C ended, whatever came of it. */
+const interrupted = 130
 
 const world: TrainingWorld = {
   cwd: process.cwd(),
@@ -11,7 +13,7 @@ const world: TrainingWorld = {
   stdout: process.stdout,
   stderr: process.stderr,
   setExitCode: (code) => {
-    process.exitCode = code
+    if (process.exitCode !== interrupted) process.exitCode = code
   },
   packageRoot: new URL('..', import.meta.url).pathname.replace(/\/$/, ''),
   runsWorld: async ({ runsFolder, pythonEnv }) => {
@@ -20,7 +22,10 @@ const world: TrainingWorld = {
   },
   onInterrupt: (handler) => {
     let times = 0
-    const listener = () => handler(++times)
+    const listener = () => {
+      process.exitCode = interrupted
+      handler(++times)
+    }
     process.on('SIGINT', listener)
     return () => process.off('SIGINT', listener)
   },

@@ -8,24 +8,30 @@ import { Progress } from './progress.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { paintFor } from './terminal.ts'
 
-/** Follows a run to its end and says how it ended. With `owns`, the first Ctrl-C stops the run and the second kills it; without, Ctrl-C only leaves. */
+/**
+ * Starts a run where it is told how, follows it to its end and says how it ended. With `owns`, the first Ctrl-C stops the run and the
+ * second kills it, also while it starts; without, Ctrl-C only leaves.
+ */
 export async function follow(
   run: Run,
-  options: { owns: boolean; title?: string; fromAttempt?: number },
+  options: { owns: boolean; start?: () => Promise<void>; title?: string; fromAttempt?: number },
   world: TrainingWorld,
   runs: RunsWorld,
 ): Promise<RunEnd | undefined> {
   const leaving = new AbortController()
   const progress = new Progress(world.stdout, paintFor(world.stdout, world.env), options.title ?? run.stage.name)
+  const started = { when: Promise.resolve() }
   const release = world.onInterrupt((times) => {
     if (!options.owns) return leaving.abort()
     world.stderr.write(times === 1 ? '\nstopping at the next step, with a checkpoint; Ctrl-C again kills\n' : '\nkilling\n')
-    stopRun(run, times === 1 ? { reason: 'Ctrl-C' } : { kill: true }, runs).catch((cause: unknown) =>
-      world.stderr.write(`${String(cause)}\n`),
-    )
+    started.when
+      .then(() => stopRun(run, times === 1 ? { reason: 'Ctrl-C' } : { kill: true }, runs))
+      .catch((cause: unknown) => world.stderr.write(`${cause instanceof Error ? cause.message : String(cause)}\n`))
   })
   let end: RunEnd | undefined
   try {
+    if (options.start) started.when = options.start()
+    await started.when
     const fromAttempt = options.fromAttempt ?? 1
     for await (const item of attach(run, runs, { signal: leaving.signal, fromAttempt })) {
       if (item.attempt >= fromAttempt) progress.add(item)

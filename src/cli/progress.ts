@@ -97,7 +97,7 @@ export class Progress {
         break
       case 'command':
         this.#note(
-          `${event.name} ${event.path ?? ''} ${event.status} from step ${event.step}${event.effective === undefined ? '' : `: ${JSON.stringify(event.effective)}`}`,
+          `${event.name} ${event.path ?? ''} ${event.status} from step ${event.step}${event.effective == null ? '' : `: ${JSON.stringify(event.effective)}`}`,
         )
         break
       case 'sample':
@@ -120,7 +120,8 @@ export class Progress {
 
   #addStep(event: Extract<RunEvent['event'], { event: 'step' }>): void {
     this.#step = event.step
-    this.#loss = this.#loss === undefined ? event.loss : 0.95 * this.#loss + 0.05 * event.loss
+    // After a loss that is no number the mean begins anew; before, it would stay none for ever.
+    this.#loss = Number.isFinite(this.#loss) ? 0.95 * (this.#loss ?? 0) + 0.05 * event.loss : event.loss
     this.#losses.push(event.loss)
     this.#learningRate = event.learningRate
     this.#secondsPerStep =

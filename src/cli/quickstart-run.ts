@@ -64,7 +64,7 @@ export async function runQuickstart(args: QuickstartArguments, world: TrainingWo
         if (prepared.isReused) say(dim(`  done already by ${prepared.run.id}`))
         return true
       },
-      follow: (run) => follow(run, { owns: true }, world, runs),
+      follow: (run, start) => follow(run, { owns: true, start }, world, runs),
     },
     runs,
   )
@@ -132,8 +132,7 @@ async function trainControl(
   )
   const prepared = await prepareRun(withData(control, data), { verb: 'train', earlier: done, reuse: true }, runs)
   if (prepared.isReused) return prepared.run
-  await startRun(prepared.run, runs)
-  const end = await follow(prepared.run, { owns: true }, world, runs)
+  const end = await follow(prepared.run, { owns: true, start: () => startRun(prepared.run, runs) }, world, runs)
   return end?.reason === 'completed' ? prepared.run : undefined
 }
 

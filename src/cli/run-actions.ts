@@ -43,8 +43,8 @@ async function opened(args: RunArguments, world: TrainingWorld): Promise<{ run: 
 export async function runContinue(args: RunArguments, world: TrainingWorld): Promise<void> {
   const { run, runs } = await opened(args, world)
   const attempt = (newestAttempt(readState(run))?.number ?? 0) + 1
-  printHandOff(await continueRun(run, runs), world)
-  await followUnlessDetached(run, args, world, runs, attempt)
+  const start = async () => printHandOff(await continueRun(run, runs), world)
+  await followUnlessDetached(run, args, world, runs, { start, fromAttempt: attempt })
 }
 
 export async function runBranch(args: RunArguments, world: TrainingWorld): Promise<void> {
@@ -95,8 +95,7 @@ function withParentData(side: StageSide, run: Run): StageSide {
 async function startPrepared({ run, handOff }: Prepared, args: RunArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
   printHandOff(handOff, world)
   world.stdout.write(`run ${run.id}\n`)
-  await startRun(run, runs)
-  await followUnlessDetached(run, args, world, runs, 1)
+  await followUnlessDetached(run, args, world, runs, { start: () => startRun(run, runs), fromAttempt: 1 })
 }
 
 async function followUnlessDetached(
@@ -104,13 +103,14 @@ async function followUnlessDetached(
   args: RunArguments,
   world: TrainingWorld,
   runs: RunsWorld,
-  fromAttempt: number,
+  how: { start: () => Promise<void>; fromAttempt: number },
 ): Promise<void> {
   if (args.detach) {
+    await how.start()
     world.stdout.write(`it trains by itself. Follow it with: stagewright attach ${run.id}\n`)
     return
   }
-  world.setExitCode(exitCodeOf(await follow(run, { owns: true, fromAttempt }, world, runs)))
+  world.setExitCode(exitCodeOf(await follow(run, { owns: true, ...how }, world, runs)))
 }
 
 export async function runAttach(args: RunArguments, world: TrainingWorld): Promise<void> {

@@ -38,17 +38,18 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
   const recipe = parsed.kind === 'recipe' ? { file: parsed.file, stage: side.stage.name } : null
   const prepared = await prepareRun(wanted, { verb: 'train', recipe }, runs)
   printHandOff(prepared.handOff, world)
-  await startRun(prepared.run, runs)
   await finish(prepared, args, world, runs)
 }
 
 async function finish({ run }: Prepared, args: TrainArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
   world.stdout.write(`run ${run.id}\n`)
+  const start = () => startRun(run, runs)
   if (args.detach) {
+    await start()
     world.stdout.write(`it trains by itself. Follow it with: stagewright attach ${run.id}\n`)
     return
   }
-  world.setExitCode(exitCodeOf(await follow(run, { owns: true }, world, runs)))
+  world.setExitCode(exitCodeOf(await follow(run, { owns: true, start }, world, runs)))
 }
 
 async function trainRecipe(file: string, args: TrainArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
@@ -65,14 +66,15 @@ async function trainRecipe(file: string, args: TrainArguments, world: TrainingWo
     {
       before: async (_, prepared) => {
         if (prepared.isReused) world.stdout.write(`${prepared.run.stage.name}: done already by ${prepared.run.id}\n`)
+        else if (prepared.isTraining) world.stdout.write(`${prepared.run.stage.name}: trains already as ${prepared.run.id}\n`)
         else {
           printHandOff(prepared.handOff, world)
           world.stdout.write(`run ${prepared.run.id}\n`)
         }
         return true
       },
-      follow: async (run) => {
-        last = await follow(run, { owns: true }, world, runs)
+      follow: async (run, start) => {
+        last = await follow(run, { owns: true, start }, world, runs)
         return last
       },
     },

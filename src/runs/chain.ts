@@ -12,8 +12,8 @@ const good: readonly RunEnd['reason'][] = ['completed', 'plateau', 'data-exhaust
 export interface ChainWatcher {
   /** A stage is prepared and about to start, or was found finished. Returns false to leave the chain before it. */
   before(side: StageSide, prepared: Prepared): Promise<boolean>
-  /** Follows a run to its end. */
-  follow(run: Run): Promise<RunEnd | undefined>
+  /** Starts a run and follows it to its end. */
+  follow(run: Run, start: () => Promise<void>): Promise<RunEnd | undefined>
 }
 
 export interface ChainOptions {
@@ -25,7 +25,7 @@ export interface ChainOptions {
 
 /**
  * Trains the stages of a recipe one after another. A finished run of the same content (settings, data and starting weights) is
- * taken instead of trained again, so an edited early stage makes the later ones run anew. Stops at the first bad end.
+ * taken instead of trained again, one that trains now is followed, and an edited early stage makes the later ones run anew. Stops at the first bad end.
  */
 export async function trainChain(
   recipe: Recipe,
@@ -41,8 +41,9 @@ export async function trainChain(
     runs.set(side.stage.name, prepared.run)
     if (!(await watcher.before(side, prepared))) return { runs, end: undefined }
     if (!prepared.isReused) {
-      await startRun(prepared.run, world)
-      const end = await watcher.follow(prepared.run)
+      const end = await watcher.follow(prepared.run, async () => {
+        if (!prepared.isTraining) await startRun(prepared.run, world)
+      })
       if (!end || !good.includes(end.reason)) return { runs, end }
     }
     if (side.stage.name === options.until) break

@@ -23,6 +23,8 @@ export interface Prepared {
   readonly handOff: HandOff
   /** Whether a finished run with the same content was found instead of a new one. */
   readonly isReused: boolean
+  /** Whether such a run was found that trains now. */
+  readonly isTraining: boolean
 }
 
 export interface LaunchOptions {
@@ -44,8 +46,8 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
   const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
   const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
   const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)
-  const same = options.reuse ? finishedRun(hash, world) : undefined
-  if (same) return { run: same, handOff, isReused: true }
+  const same = options.reuse ? await sameRun(hash, world) : undefined
+  if (same) return { ...same, handOff }
   const run = createRun(place(world), stage, {
     recipe: options.recipe ?? null,
     verb: options.verb,
@@ -53,7 +55,7 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
     inputs: { weights: weights?.path ?? null, vae: vae?.path ?? null, state: options.state ?? null, data },
     contentHash: hash,
   })
-  return { run, handOff, isReused: false }
+  return { run, handOff, isReused: false, isTraining: false }
 }
 
 function place({ runsFolder, now, random, socketFolder }: RunsWorld) {
@@ -69,11 +71,16 @@ async function weightsHash(found: FoundWeights | undefined): Promise<string | nu
   return createHash('sha256').update(hashes.join('\n')).digest('hex')
 }
 
-function finishedRun(hash: string, world: RunsWorld): Run | undefined {
-  const done = (run: Run) => ['completed', 'plateau', 'data-exhausted'].includes(endOf(readState(run))?.reason ?? '')
-  return listRuns(world.runsFolder)
-    .reverse()
-    .find((run) => run.identity.contentHash === hash && done(run))
+/** The newest run of the same content that has come to a good end or trains now. */
+async function sameRun(hash: string, world: RunsWorld): Promise<Omit<Prepared, 'handOff'> | undefined> {
+  const candidates = listRuns(world.runsFolder).filter((run) => run.identity.contentHash === hash)
+  for (const run of candidates.reverse()) {
+    const attempt = newestAttempt(await settledState(run, world))
+    const isReused = ['completed', 'plateau', 'data-exhausted'].includes(attempt?.end?.reason ?? '')
+    const isTraining = attempt !== undefined && attempt.end === undefined
+    if (isReused || isTraining) return { run, isReused, isTraining }
+  }
+  return undefined
 }
 
 /**
@@ -121,7 +128,8 @@ export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> 
   const checkpoint = checkpointsOf(run).at(-1)
   if (checkpoint) await verifyCheckpoint(checkpoint)
   await startRun(run, world)
-  return describeHandOff('continue', checkpoint ? `step ${checkpoint.step}` : 'the start: there is no checkpoint', run.stage)
+  if (!checkpoint) return { ...describeHandOff('train', 'the start: there is no checkpoint', run.stage), verb: 'continue' }
+  return describeHandOff('continue', `step ${checkpoint.step}`, run.stage)
 }
 
 /** A new run from a run's checkpoint with changed settings: weights, moving average and optimiser state go along. */

@@ -1,0 +1,137 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, vi } from 'vitest'
+import { endOf, newestAttempt } from '../../src/domain/run/state.ts'
+import { findRun, type Run, readState } from '../../src/store/runs.ts'
+import { fakeWorld, folderTest, followed } from '../runs/fake-world.ts'
+
+const program = join(import.meta.dirname, '../../bin/stagewright.mjs')
+const recipe = `
+formatVersion: 1
+name: small
+stages:
+  - { name: one, kind: vae, objective: { name: reconstruction }, steps: 30 }
+  - { name: two, kind: vae, extends: one, init: { weights: 'stage:one' } }
+  - { name: long, kind: vae, extends: one, steps: 100000 }
+`
+
+// On a busy machine processes take their time to start.
+vi.setConfig({ testTimeout: 60_000, maxConcurrency: 3 })
+
+/** Each has processes of its own and mostly waits for them. */
+const test = folderTest.extend<{ command: (...args: string[]) => Command; latest: () => Run }>({
+  command: async ({ folder }, use) => {
+    writeFileSync(join(folder, 'r.yaml'), recipe)
+    await use((...args) => new Command(folder, args))
+  },
+  latest: async ({ folder }, use) => use(() => findRun(join(folder, 'runs'), 'latest')),
+})
+
+/** The program with the fake trainer; its output so far and how to wait for some. */
+class Command {
+  readonly child: ChildProcess
+  output = ''
+
+  constructor(folder: string, args: string[]) {
+    const env = {
+      ...process.env,
+      XDG_RUNTIME_DIR: folder,
+      STAGEWRIGHT_PYTHON_ENV: join(import.meta.dirname, '../fake-trainer/python'),
+      STAGEWRIGHT_SOURCES: '1',
+    }
+    this.child = spawn(process.execPath, [program, ...args], { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream?.on('data', (chunk) => {
+        this.output += chunk
+      })
+    }
+  }
+
+  async until(text: RegExp): Promise<void> {
+    while (!text.test(this.output)) {
+      if (this.child.exitCode !== null) throw new Error(`ended without ${text}: ${this.output}`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
+
+  async code(): Promise<number | string | null> {
+    if (this.child.exitCode === null && this.child.signalCode === null) await new Promise((resolve) => this.child.once('close', resolve))
+    return this.child.exitCode ?? this.child.signalCode
+  }
+}
+
+describe('Ctrl-C in train', () => {
+  test.concurrent('once stops with a checkpoint, also before the trainer is there', async ({ command, latest }) => {
+    const train = command('train', 'r.yaml#long')
+    await train.until(/^run /m)
+    train.child.kill('SIGINT')
+    expect(await train.code()).toBe(130)
+    expect(train.output).toContain('stopping at the next step, with a checkpoint; Ctrl-C again kills')
+    expect(endOf(readState(latest()))?.reason).toBe('stopped')
+  })
+
+  test.concurrent('twice kills', async ({ command, latest }) => {
+    const train = command('train', 'r.yaml#long')
+    await train.until(/long 50\//)
+    process.kill(newestAttempt(readState(latest()))?.pids[0] ?? 0, 'SIGSTOP')
+    train.child.kill('SIGINT')
+    await train.until(/again kills/)
+    train.child.kill('SIGINT')
+    expect(await train.code()).toBe(130)
+    expect(endOf(readState(latest()))).toMatchObject({ reason: 'killed' })
+  })
+})
+
+test.concurrent('a closed terminal stops nothing; attach follows again and Ctrl-C there only leaves', async ({
+  folder,
+  command,
+  latest,
+}) => {
+  const train = command('train', 'r.yaml#long')
+  await train.until(/long 50\//)
+  train.child.kill('SIGHUP')
+  expect(await train.code()).toBe('SIGHUP')
+  const attach = command('attach', 'latest')
+  await attach.until(/long 100\//)
+  attach.child.kill('SIGINT')
+  await attach.code()
+  expect(attach.output).toContain(`it goes on. Come back with: stagewright attach ${latest().id}`)
+  expect(endOf(readState(latest()))).toBeUndefined()
+  const stop = command('stop', 'latest', '--why', 'enough')
+  expect([await stop.code(), stop.output]).toEqual([0, `${latest().id}: stops at the next step\n`])
+  await followed(latest(), fakeWorld(folder))
+  const show = command('show', 'latest', '--json')
+  expect(await show.code()).toBe(0)
+  expect(JSON.parse(show.output)).toMatchObject({ formatVersion: 1, run: { id: latest().id }, end: { reason: 'stopped' } })
+})
+
+test.concurrent('--detach returns at once and names the command to follow with', async ({ folder, command, latest }) => {
+  const train = command('train', 'r.yaml#one', '--detach')
+  expect(await train.code()).toBe(0)
+  expect(train.output).toContain(`stagewright attach ${latest().id}`)
+  expect((await followed(latest(), fakeWorld(folder))).at(-1)?.event).toMatchObject({ event: 'ended', reason: 'completed' })
+  const runs = command('runs', '--json')
+  expect(await runs.code()).toBe(0)
+  expect(JSON.parse(runs.output)).toMatchObject({ formatVersion: 1, runs: [{ id: latest().id, state: 'completed', step: 30, steps: 30 }] })
+})
+
+test.concurrent('a recipe trains stage after stage from the weights before; a second call finds the finished ones', async ({
+  command,
+  latest,
+}) => {
+  const first = command('train', 'r.yaml', '--until', 'two')
+  expect(await first.code()).toBe(0)
+  const run = latest()
+  expect(run.identity).toMatchObject({ stage: 'two', parent: { step: 30, use: 'ema' } })
+  const second = command('train', 'r.yaml', '--until', 'two')
+  expect(await second.code()).toBe(0)
+  expect(second.output).toContain(`two: done already by ${run.id}`)
+  expect(latest().id).toBe(run.id)
+})
+
+test.concurrent('a Python that is not there is refused before anything starts', async ({ command }) => {
+  const train = command('train', 'r.yaml#one', '--python-env', '/nowhere')
+  expect(await train.code()).toBe(2)
+  expect(train.output).toContain('PYTHON_MISSING')
+})
