@@ -24,7 +24,7 @@ class OpenSoraConfig:
     """
 
     class_name: str
-    """Upstream's: OpenSoraT2V_v1_3, OpenSoraInpaint_v1_3 or OpenSoraT2V (v1.2)."""
+    """Upstream's: OpenSoraT2V_v1_3, OpenSoraInpaint_v1_3; OpenSoraT2V, OpenSoraInpaint (v1.2)."""
     heads: int
     head_dim: int
     in_channels: int
@@ -59,6 +59,8 @@ class OpenSoraConfig:
             )
         if not self.rotary and self.width % 4:
             raise UserError("MODEL_CONFIG", f"heads × head dimension: expected a multiple of 4 for absolute positions, got {self.width}")
+        if not self.rotary and self.inpaint_time_stride is not None:
+            raise UserError("MODEL_CONFIG", "use_rope: expected true for inpainting, got false", "published inpainting weights are rotary")
         beyond = sorted(block for block in self.sparse_blocks if not 0 <= block < self.layers)
         if beyond:
             raise UserError("MODEL_CONFIG", f"sparse_blocks: expected numbers below {self.layers}, the number of layers, got {beyond[0]}")

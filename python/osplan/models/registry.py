@@ -20,6 +20,7 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "OpenSoraT2V_v1_3": lambda raw: OpenSora(OpenSoraConfig.from_json(raw)),
     "OpenSoraInpaint_v1_3": lambda raw: OpenSora(OpenSoraConfig.from_json(raw)),
     "OpenSoraT2V": lambda raw: OpenSora(OpenSoraConfig.from_json(raw)),
+    "OpenSoraInpaint": lambda raw: OpenSora(OpenSoraConfig.from_json(raw)),
     "LatteT2V": lambda raw: Latte(LatteConfig.from_json(raw)),
     "SparseUMMDiT": lambda raw: Suv(SuvConfig.from_json(raw)),
     "WFVAEModel": lambda raw: WFVAE(WfvaeConfig.from_json(raw)),

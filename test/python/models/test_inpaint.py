@@ -66,3 +66,10 @@ def test_weights_of_something_else_are_refused():
 def test_the_number_of_channels_is_checked(target):
     with pytest.raises(UserError, match="12 channels"):
         target(torch.randn(1, 4, 2, 4, 4), torch.tensor([3]), torch.randn(1, 1, 3, 8))
+
+
+def test_inpainting_weights_of_v12_have_the_same_tensors_and_rotary_positions(target):
+    v12 = OpenSora(OpenSoraConfig.from_json({**TINY, "_class_name": "OpenSoraInpaint", "attention_bias": True, "use_rope": True}))
+    assert {name: values.shape for name, values in v12.state_dict().items()} == {n: v.shape for n, v in target.state_dict().items()}
+    with pytest.raises(UserError, match="use_rope"):
+        OpenSoraConfig.from_json({**TINY, "_class_name": "OpenSoraInpaint"})
