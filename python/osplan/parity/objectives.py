@@ -5,7 +5,7 @@ Shape letters: B batch, C latent channels, T latent frames, H and W latent heigh
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from osplan.diffusion.ddpm import Ddpm
 from osplan.diffusion.objective import Objective, build_objective
 from osplan.diffusion.rectified_flow import RectifiedFlow
-from osplan.diffusion.settings import TRAIN_STEPS, ObjectiveSettings
+from osplan.diffusion.settings import TRAIN_STEPS, BetaSchedule, ObjectiveSettings, Prediction, Weighting
 from osplan.diffusion.times import logit_normal, mode, stratified_levels
+from osplan.domain.errors import UserError
 from osplan.domain.stage import Ema as EmaSettings
 from osplan.domain.stage import Optimizer
 from osplan.models.registry import build_model
@@ -29,17 +30,28 @@ MAX_NORM = 1.0
 """Norm the trainer clips gradients to."""
 
 
+def named(choices: Any, arguments: Mapping[str, Any], key: str, default: str) -> Any:
+    """One of the names of a Literal that an argument of upstream spells with underscores; the default where it is absent or empty.
+
+    Raises UserError CASE_INVALID for another name.
+    """
+    name = str(arguments.get(key) or default).replace("_", "-")
+    if name not in get_args(choices):
+        raise UserError("CASE_INVALID", f"{key}: expected one of {', '.join(get_args(choices))}, got {arguments[key]!r}")
+    return name
+
+
 def trainer_settings(arguments: Mapping[str, Any]) -> ObjectiveSettings:
     """The objective that upstream's trainer builds from its arguments, quirks included."""
     return ObjectiveSettings(
         kind="rectified-flow" if arguments.get("rf_scheduler") else "ddpm",
-        prediction=str(arguments.get("prediction_type") or "epsilon").replace("_", "-"),  # type: ignore[arg-type]
-        beta_schedule=str(arguments.get("schedule") or "linear").replace("_", "-"),  # type: ignore[arg-type]
+        prediction=named(Prediction, arguments, "prediction_type", "epsilon"),
+        beta_schedule=named(BetaSchedule, arguments, "schedule", "linear"),
         zero_terminal_snr=bool(arguments.get("zsnr", False)),
         snr_gamma=arguments.get("snr_gamma"),
         noise_offset=0.0,
         learned_variance=False,
-        weighting=str(arguments.get("weighting_scheme") or "uniform").replace("_", "-"),  # type: ignore[arg-type]
+        weighting=named(Weighting, arguments, "weighting_scheme", "uniform"),
         logit_mean=float(arguments.get("logit_mean", 0.0)),
         logit_std=float(arguments.get("logit_std", 1.0)),
         mode_scale=float(arguments.get("mode_scale", 1.29)),

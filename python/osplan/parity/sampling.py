@@ -11,9 +11,11 @@ from torch import Tensor
 
 from osplan.diffusion.noise_schedule import NoiseSchedule
 from osplan.diffusion.sampling import Kind, Sampler
+from osplan.diffusion.settings import TRAIN_STEPS, BetaSchedule, Prediction
 from osplan.domain.errors import UserError
 from osplan.models.registry import build_model
 from osplan.parity.case import Case, Handler, Outputs
+from osplan.parity.objectives import named
 from osplan.parity.transformers import load_seeded
 
 METHODS: dict[str, Kind] = {"DDIM": "ddim", "EulerAncestralDiscrete": "euler-ancestral", "FlowMatchEulerDiscrete": "flow-euler"}
@@ -24,21 +26,23 @@ MODEL_CLASS = "OpenSoraT2V_v1_3"
 def pipeline_sampler(params: Mapping[str, Any]) -> Sampler:
     """The sampler of a case. Upstream's pipeline ignores the rescale for rectified flow and guidance of at most 1.
 
-    Raises UserError CASE_INVALID for a method that is not built here.
+    Raises UserError CASE_INVALID for a method that is not built here and for steps it cannot take.
     """
     settings = params["sampler"]
     method = settings["method"]
     if method not in METHODS:
         raise UserError("CASE_INVALID", f"params.sampler.method: expected one of {', '.join(METHODS)}, got {method}")
     flow, zero_snr = METHODS[method] == "flow-euler", bool(settings.get("zsnr"))
-    betas = str(settings.get("schedule") or "linear").replace("_", "-")
+    steps = params["steps"]
+    if not isinstance(steps, int) or not 1 <= steps <= TRAIN_STEPS:
+        raise UserError("CASE_INVALID", f"params.steps: expected 1 to {TRAIN_STEPS}, got {steps!r}")
     return Sampler(
         kind=METHODS[method],
-        steps=int(params["steps"]),
+        steps=steps,
         guidance_scale=max(1.0, float(params["guidance"])),
         guidance_rescale=0.0 if flow else float(params.get("rescale") or 0.0),
-        prediction="velocity" if flow else str(settings.get("prediction_type") or "epsilon").replace("_", "-"),  # type: ignore[arg-type]
-        schedule=None if flow else NoiseSchedule(betas, zero_terminal_snr=zero_snr),  # type: ignore[arg-type]
+        prediction="velocity" if flow else named(Prediction, settings, "prediction_type", "epsilon"),
+        schedule=None if flow else NoiseSchedule(named(BetaSchedule, settings, "schedule", "linear"), zero_terminal_snr=zero_snr),
         zero_terminal_snr=zero_snr,
         flow_grid="levels",
     )

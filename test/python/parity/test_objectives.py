@@ -72,6 +72,21 @@ def test_a_sampling_method_that_is_not_built_is_refused():
     assert caught.value.code == "CASE_INVALID"
 
 
+@pytest.mark.parametrize("steps", [0, 1001, "ten", None])
+def test_steps_that_cannot_be_taken_are_refused(steps):
+    with pytest.raises(UserError) as caught:
+        failing(with_params(load_case(GOLDEN / "sampling_ddim.json"), steps=steps))
+    assert caught.value.code == "CASE_INVALID"
+
+
+@pytest.mark.parametrize("argument", ["prediction_type", "schedule", "weighting_scheme"])
+def test_a_name_that_no_objective_has_is_refused(argument):
+    case = load_case(GOLDEN / "train_step_v13_vpred.json")
+    with pytest.raises(UserError) as caught:
+        failing(with_params(case, args={**case.spec["params"]["args"], argument: "mystery"}))
+    assert caught.value.code == "CASE_INVALID"
+
+
 def test_a_case_without_its_noise_is_refused_as_incomplete(tmp_path):
     from safetensors.torch import load_file, save_file
 
