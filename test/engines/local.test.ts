@@ -1,0 +1,99 @@
+import { spawn } from 'node:child_process'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { Job, JobHandle, JobStatus } from '../../src/engines/engine.ts'
+import { LocalEngine } from '../../src/engines/local.ts'
+import { identityOf, isAlive } from '../../src/engines/process-identity.ts'
+
+let folder: string
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'engine-'))
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+const engine = new LocalEngine({ PATH: process.env.PATH, NODE_CHANNEL_FD: '3', OWN: 'kept' })
+
+/** A job whose Python is a shell script. */
+function jobOf(script: string): Job {
+  const python = join(folder, 'python')
+  writeFileSync(python, `#!/bin/sh\n${script}\n`)
+  chmodSync(python, 0o700)
+  const files = { log: join(folder, 'log'), exitFile: join(folder, 'exit.json') }
+  return { runFolder: folder, attempt: 3, processes: 2, nodes: 1, threads: 4, python, pythonPath: '/there', ...files }
+}
+
+async function settled(handle: JobHandle, job: Job): Promise<JobStatus> {
+  for (;;) {
+    const status = engine.observe(handle, job.exitFile)
+    if (status.state === 'ended') return status
+    await sleep(10)
+  }
+}
+
+describe('a job on this machine', () => {
+  test('is torchrun over its ranks, with the stage’s threads, the bundled trainer and no channel of ours', async () => {
+    const job = jobOf('echo "$@"; echo "$OMP_NUM_THREADS $PYTHONPATH $OWN"; env | grep NODE_CHANNEL; pwd')
+    expect(await settled(await engine.submit(job), job)).toEqual({ state: 'ended', exitCode: 0, signal: null })
+    const line = `-m torch.distributed.run --standalone --nnodes=1 --nproc-per-node=2 --max-restarts=0 -m osplan train ${folder} --attempt=3`
+    expect(engine.logs(job.log, 3)).toEqual([line, '4 /there kept', folder])
+    expect(engine.command(job)).toEqual([job.python, ...line.split(' ')])
+  })
+
+  test('leaves its exit status behind, and a signal’s name where one ended it', async () => {
+    const job = jobOf('exit 3')
+    expect(await settled(await engine.submit(job), job)).toMatchObject({ exitCode: 3, signal: null })
+    const killed = jobOf('kill -9 $$')
+    expect(await settled(await engine.submit(killed), killed)).toMatchObject({ exitCode: 137, signal: 'SIGKILL' })
+    expect(JSON.parse(readFileSync(killed.exitFile, 'utf8'))).toEqual({ formatVersion: 1, exitCode: 137 })
+  })
+
+  test('gets TERM passed on and may take its time', async () => {
+    const job = jobOf('trap "echo asked; sleep 0.2; exit 5" TERM; echo on; while :; do sleep 0.02; done')
+    const handle = await engine.submit(job)
+    while (engine.logs(job.log, 1)[0] !== 'on') await sleep(10)
+    engine.signal(handle, 'TERM')
+    expect(await settled(handle, job)).toMatchObject({ exitCode: 5 })
+    expect(engine.logs(job.log, 1)).toEqual(['asked'])
+  })
+
+  test('is found again by its exit file, and no longer after KILL, which leaves no status', async () => {
+    const job = jobOf('sleep 60')
+    const handle = await engine.submit(job)
+    expect(engine.find(job.exitFile)).toEqual(handle)
+    expect(engine.find(join(folder, 'other.json'))).toBeUndefined()
+    engine.signal(handle, 'KILL')
+    expect(await settled(handle, job)).toEqual({ state: 'ended', exitCode: null, signal: null })
+    expect(existsSync(job.exitFile)).toBe(false)
+    expect(engine.find(job.exitFile)).toBeUndefined()
+  })
+
+  test('of another host runs until its exit file is there, and is never signalled from here', async () => {
+    const own = identityOf(process.pid)
+    if (!own) throw new Error('no entry under /proc')
+    const elsewhere = { kind: 'local', process: { ...own, host: 'elsewhere' } } as const
+    const exitFile = join(folder, 'exit.json')
+    expect(engine.observe(elsewhere, exitFile)).toEqual({ state: 'running' })
+    engine.signal(elsewhere, 'KILL')
+    engine.reconcile([elsewhere.process])
+    writeFileSync(exitFile, '{"formatVersion":1,"exitCode":0}')
+    expect(engine.observe(elsewhere, exitFile)).toMatchObject({ state: 'ended', exitCode: 0 })
+  })
+})
+
+describe('a process', () => {
+  test('is told from a later one with the same number by its start', async () => {
+    const child = spawn('sleep', ['60'])
+    const identity = identityOf(child.pid ?? 0)
+    if (!identity) throw new Error('the child has no entry under /proc')
+    expect(isAlive(identity)).toBe(true)
+    expect(isAlive({ ...identity, startTime: `${Number(identity.startTime) - 1}` })).toBe(false)
+    engine.reconcile([{ ...identity, startTime: '1' }])
+    expect(isAlive(identity)).toBe(true)
+    engine.reconcile([identity])
+    await new Promise((resolve) => child.once('exit', resolve))
+    expect(isAlive(identity)).toBe(false)
+  })
+})
