@@ -18,7 +18,8 @@ export function runsWorldOf(place: {
   pythonEnv?: string | undefined
   upstreamCheckout?: string | undefined
 }): RunsWorld {
-  const { cwd, runsFolder } = place
+  const { cwd } = place
+  const runsFolder = resolve(cwd, place.runsFolder)
   const chosen = place.pythonEnv ?? place.env.STAGEWRIGHT_PYTHON_ENV
   // The supervisor and the trainer work in other folders, and find Python by this alone.
   const env = chosen ? { ...place.env, STAGEWRIGHT_PYTHON_ENV: resolve(cwd, chosen) } : place.env
@@ -27,23 +28,38 @@ export function runsWorldOf(place: {
     runsFolder,
     engine: new LocalEngine(env),
     python: () => findPython(packageRoot, env),
-    startSupervisor: (folder, log) => startSupervisor(folder, log, env),
+    startSupervisor: (folder, attempt, log) => startSupervisor(['_supervise', folder, String(attempt)], log, env),
     now: () => new Date(),
     random: (digits) =>
       randomBytes(Math.ceil(digits / 2))
         .toString('hex')
         .slice(0, digits),
-    socketFolder: env.XDG_RUNTIME_DIR ? join(env.XDG_RUNTIME_DIR, 'stagewright') : join(tmpdir(), `stagewright-${userInfo().uid}`),
-    actor: `${userInfo().username}@${hostname()}`,
+    socketFolder: env.XDG_RUNTIME_DIR
+      ? join(env.XDG_RUNTIME_DIR, 'stagewright')
+      : join(tmpdir(), `stagewright-${process.getuid?.() ?? 'user'}`),
+    actor: `${userName()}@${hostname()}`,
     upstreamCheckout: place.upstreamCheckout,
   }
 }
 
+/** A user of a container may have a number and no name. */
+function userName(): string {
+  try {
+    return userInfo().username
+  } catch {
+    return `user ${process.getuid?.()}`
+  }
+}
+
 /** The supervisor is this very program in a session of its own; nothing it needs passes through this process. */
-async function startSupervisor(folder: string, log: string, env: Readonly<Record<string, string | undefined>>): Promise<StartedSupervisor> {
+async function startSupervisor(
+  words: readonly string[],
+  log: string,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<StartedSupervisor> {
   const output = openSync(log, 'a', 0o600)
   try {
-    const child = execa(process.execPath, [join(packageRoot, 'bin', 'stagewright.mjs'), '_supervise', folder], {
+    const child = execa(process.execPath, [join(packageRoot, 'bin', 'stagewright.mjs'), ...words], {
       detached: true,
       cleanup: false,
       buffer: false,

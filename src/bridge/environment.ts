@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { UserError } from '../domain/errors.ts'
 
@@ -18,9 +18,8 @@ export function findPython(packageRoot: string, env: Readonly<Record<string, str
   const pythonPath = join(packageRoot, 'python')
   const chosen = env.STAGEWRIGHT_PYTHON_ENV
   const folder = chosen ?? join(packageRoot, '.venv')
-  const python = existsSync(join(folder, 'bin', 'python')) ? join(folder, 'bin', 'python') : folder
-  if (existsSync(python) && python !== folder) return { python, pythonPath }
-  if (chosen !== undefined && existsSync(chosen)) return { python: chosen, pythonPath }
+  const python = [join(folder, 'bin', 'python'), folder].find((path) => existsSync(path) && statSync(path).isFile())
+  if (python !== undefined) return { python, pythonPath }
   const hint = chosen === undefined ? 'run `npm run setup` in the checkout' : 'point it at a virtual environment or at its python'
   throw new UserError('PYTHON_MISSING', `Python: expected an environment at ${folder}, got none`, { hint })
 }

@@ -39,7 +39,9 @@ export interface Engine {
   observe(handle: JobHandle | undefined, exitFile: string): JobStatus
   /** Asks the job to end; `KILL` leaves it no choice. */
   signal(handle: JobHandle, signal: 'TERM' | 'KILL'): void
-  /** Ends what a job left behind: ranks whose launcher is gone. */
+  /** Ranks of an attempt that live here, also before they have said anything and after their launcher is gone. */
+  ranks(runFolder: string, attempt: number): ProcessIdentity[]
+  /** Ends what a job left behind. */
   reconcile(ranks: readonly ProcessIdentity[]): void
   /** The last lines of a job's log. */
   logs(log: string, lines: number): string[]

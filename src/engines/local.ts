@@ -1,26 +1,32 @@
-import { closeSync, existsSync, openSync, readFileSync, readSync, statSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
 import { execa } from 'execa'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import type { Engine, Job, JobHandle, JobStatus } from './engine.ts'
-import { identityOf, isAlive, isElsewhere, processWith } from './process-identity.ts'
+import { identityOf, isAlive, isElsewhere, processesWhere } from './process-identity.ts'
 
 const tailBytes = 64 * 1024
 const wrapperName = 'stagewright-run'
+const launcher = 'torch.distributed.run'
 
 /**
  * Runs the launcher and writes its exit status beside the run, so that it is known even when nobody waits: the shell outlives
- * this process, and a temporary file that is renamed is there whole or not at all. TERM is passed on.
+ * this process, and a temporary file that is renamed is there whole or not at all. TERM is passed on. A signal interrupts `wait`, which
+ * then does not tell the status of the launcher and is called again; 127 means that it has told it already.
  */
 const wrapper = `
 exit_file="$1"; shift; child=
-asked=
-trap 'asked=1; kill -TERM $child 2>/dev/null' TERM INT HUP
+asked= interrupted=
+trap 'asked=1; interrupted=1; kill -TERM $child 2>/dev/null' TERM INT HUP
 "$@" & child=$!
 [ -z "$asked" ] || kill -TERM "$child"
+rc=
 while :; do
+  interrupted=; before=$rc
   wait "$child"; rc=$?
-  kill -0 "$child" 2>/dev/null || break
+  [ "$rc" -ne 127 ] || rc=\${before:-127}
+  [ -n "$interrupted" ] || break
 done
 printf '{"formatVersion":1,"exitCode":%d}\\n' "$rc" > "$exit_file.tmp" && mv "$exit_file.tmp" "$exit_file"
 exit "$rc"
@@ -64,7 +70,7 @@ export class LocalEngine implements Engine {
   }
 
   find(exitFile: string): JobHandle | undefined {
-    const process = processWith([wrapperName, exitFile])
+    const [process] = processesWhere((words) => isSameFile(words[words.indexOf(wrapperName) + 1], exitFile))
     return process && { kind: 'local', process }
   }
 
@@ -73,12 +79,21 @@ export class LocalEngine implements Engine {
     if (!existsSync(exitFile)) {
       return handle && isElsewhere(handle.process) ? { state: 'running' } : { state: 'ended', exitCode: null, signal: null }
     }
-    const { exitCode } = JSON.parse(readFileSync(exitFile, 'utf8')) as { exitCode: number }
-    return exitCode > 128 ? { state: 'ended', exitCode, signal: signalName(exitCode - 128) } : { state: 'ended', exitCode, signal: null }
+    const exitCode = exitCodeIn(exitFile)
+    const signal = exitCode !== null && exitCode > 128 ? signalName(exitCode - 128) : null
+    return { state: 'ended', exitCode, signal }
   }
 
   signal(handle: JobHandle, signal: 'TERM' | 'KILL'): void {
     if (isAlive(handle.process)) kill(signal === 'KILL' ? -handle.process.pid : handle.process.pid, signal)
+  }
+
+  ranks(runFolder: string, attempt: number): ProcessIdentity[] {
+    const isRank = (words: readonly string[]) => {
+      const at = words.indexOf('osplan')
+      return words[at + 1] === 'train' && words[at + 3] === `--attempt=${attempt}` && !words.includes(launcher)
+    }
+    return processesWhere((words) => isRank(words) && isSameFile(words[words.indexOf('osplan') + 2], runFolder))
   }
 
   reconcile(ranks: readonly ProcessIdentity[]): void {
@@ -108,7 +123,7 @@ export function launchCommand(job: Job): string[] {
   return [
     job.python,
     '-m',
-    'torch.distributed.run',
+    launcher,
     '--standalone',
     '--nnodes=1',
     `--nproc-per-node=${job.processes}`,
@@ -119,6 +134,30 @@ export function launchCommand(job: Job): string[] {
     job.runFolder,
     `--attempt=${job.attempt}`,
   ]
+}
+
+/** The status in an exit file; null where a power cut left nothing of it. */
+function exitCodeIn(exitFile: string): number | null {
+  try {
+    const { exitCode } = JSON.parse(readFileSync(exitFile, 'utf8')) as { exitCode?: unknown }
+    return typeof exitCode === 'number' ? exitCode : null
+  } catch {
+    return null
+  }
+}
+
+/** Whether two paths name the same file or, before it is there, a file of the same folder and name. */
+function isSameFile(path: string | undefined, other: string): boolean {
+  if (path === undefined || basename(path) !== basename(other)) return false
+  return path === other || realFolder(path) === realFolder(other)
+}
+
+function realFolder(path: string): string {
+  try {
+    return realpathSync(dirname(path))
+  } catch {
+    return dirname(path)
+  }
 }
 
 function launchEnvironment(job: Job, env: Readonly<Record<string, string | undefined>>): Record<string, string> {

@@ -2,9 +2,6 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 
-/** Clock ticks of `/proc` in a second, the same on every Linux. */
-const ticksPerSecond = 100
-
 /** Who a process is: its number alone may belong to another one later. Undefined where it is gone, or a zombie unless those count. */
 export function identityOf(pid: number, options: { zombies?: boolean } = {}): ProcessIdentity | undefined {
   try {
@@ -28,22 +25,17 @@ export function isElsewhere({ host }: ProcessIdentity): boolean {
   return host !== hostname()
 }
 
-/** When a process started, in seconds since 1970. */
-export function startedAt({ startTime }: ProcessIdentity): number {
-  const uptimeSeconds = Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0])
-  return Date.now() / 1000 - uptimeSeconds + Number(startTime) / ticksPerSecond
+/** Processes of this machine that live and whose command line, word for word, satisfies a condition. */
+export function processesWhere(matches: (words: readonly string[]) => boolean): ProcessIdentity[] {
+  const numbers = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+  return numbers.flatMap((name) => (matches(commandLine(name)) ? (identityOf(Number(name)) ?? []) : []))
 }
 
-/** The process whose command line holds these words one after another; undefined where there is none. */
-export function processWith(words: readonly string[]): ProcessIdentity | undefined {
-  const wanted = `\0${words.join('\0')}\0`
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue
-    try {
-      if (readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(wanted)) return identityOf(Number(name))
-    } catch {
-      // It ended while we looked.
-    }
+function commandLine(pid: string): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+  } catch {
+    // It ended while we looked.
+    return []
   }
-  return undefined
 }

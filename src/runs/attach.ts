@@ -36,7 +36,7 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
     if (newest.hasEnded && newest.number >= (options.fromAttempt ?? 1)) return
     if (performance.now() > lookAt) {
       lookAt = performance.now() + lookAfterMs
-      if (newest.number > 0 && !newest.hasEnded && isLeft(run, newest, world)) await supervise(run.folder, world, { adopt: true })
+      if (newest.number > 0 && !newest.hasEnded && isLeft(run, newest, world)) await supervise(run.folder, world, { attempt: undefined })
       if (newest.number < (options.fromAttempt ?? 1) && !isSupervised(run)) throw notStarted(run)
     }
     await sleep(pollMs, undefined, options.signal ? { signal: options.signal } : {}).catch(() => undefined)

@@ -10,7 +10,7 @@ import type { JobHandle } from '../engines/engine.ts'
 import { writeAtomically } from '../store/files.ts'
 import { type JournalReader, trainerJournal } from '../store/journal.ts'
 import { filesOf, type Run, requestKill } from '../store/runs.ts'
-import { livingRanks, settledState } from './supervise.ts'
+import { settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
 const pollMs = 100
@@ -106,6 +106,6 @@ export async function stopRun(run: Run, options: { after?: number; kill?: boolea
   const attempt = newestAttempt(await settledState(run, world))
   if (!attempt || attempt.end) throw notActive(run, attempt)
   requestKill(run, attempt.number, world.actor)
-  world.engine.reconcile(livingRanks(attempt))
+  world.engine.reconcile(world.engine.ranks(run.folder, attempt.number))
   if (attempt.handle) world.engine.signal(attempt.handle as JobHandle, 'KILL')
 }

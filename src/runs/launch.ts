@@ -90,7 +90,7 @@ async function sameRun(hash: string, world: RunsWorld): Promise<Omit<Prepared, '
 export async function startRun(run: Run, world: RunsWorld): Promise<void> {
   const files = filesOf(run.folder)
   const before = newestAttempt(readState(run))?.number ?? 0
-  const supervisor = await world.startSupervisor(run.folder, files.supervisorLog)
+  const supervisor = await world.startSupervisor(run.folder, before + 1, files.supervisorLog)
   const journal = supervisorJournal(files.supervisor)
   const hasStarted = () => journal.next().some((event) => event.attempt > before && (event.event === 'ended' || isTakenUp(event)))
   for (let isOver = false; !hasStarted(); isOver = supervisor.hasEnded()) {

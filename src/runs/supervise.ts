@@ -4,11 +4,11 @@ import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import { type Attempt, endOf, newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
 import type { Engine, Job, JobHandle, JobStatus } from '../engines/engine.ts'
-import { identityOf, isAlive, isElsewhere, startedAt } from '../engines/process-identity.ts'
+import { identityOf, isAlive, isElsewhere } from '../engines/process-identity.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
 import { SupervisorJournal } from '../store/journal.ts'
 import { type Lock, lockHolder, takeLock } from '../store/lock.ts'
-import { filesOf, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
+import { filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
 import { endReason } from './end-reason.ts'
 
 const pollMs = 250
@@ -25,27 +25,44 @@ export interface SuperviseWorld {
 }
 
 /**
- * Starts the next attempt of a run, waits for it and records how it ended. An attempt that was left without a supervisor is adopted
- * first; with `adopt` nothing else is done. Returns the end; undefined where another supervisor holds the run or nothing is to adopt.
+ * Starts an attempt of a run, waits for it and records how it ended; nothing where it is not the next one any more. Without an attempt,
+ * one that was left without a supervisor is adopted instead. Returns the end; undefined where another supervisor holds the run.
  */
-export async function supervise(runFolder: string, world: SuperviseWorld, options: { adopt: boolean }): Promise<RunEnd | undefined> {
+export async function supervise(
+  runFolder: string,
+  world: SuperviseWorld,
+  options: { attempt: number | undefined },
+): Promise<RunEnd | undefined> {
   const run = openRun(runFolder)
   const own = ownIdentity()
-  const lock = await lockOf(run, own, options.adopt ? 0 : lockPatienceMs)
+  const lock = await lockOf(run, own, options.attempt === undefined ? 0 : lockPatienceMs)
   if (!lock) return undefined
-  const journal = new SupervisorJournal(filesOf(run.folder).supervisor)
   try {
-    const open = openAttempt(readState(run))
-    if (open) {
-      journal.append(open.number, { event: 'adopted', by: own })
-      const end = await ended(run, open.number, handleOf(run, open, world.engine), world.engine, journal)
-      if (options.adopt) return end
+    const journal = new SupervisorJournal(filesOf(run.folder).supervisor)
+    try {
+      return await superviseLocked(run, own, world, journal, options.attempt)
+    } finally {
+      journal.close()
     }
-    return options.adopt ? undefined : await startAndWait(run, world, journal)
   } finally {
-    journal.close()
     lock.release()
   }
+}
+
+async function superviseLocked(
+  run: Run,
+  own: ProcessIdentity,
+  world: SuperviseWorld,
+  journal: SupervisorJournal,
+  wanted: number | undefined,
+): Promise<RunEnd | undefined> {
+  const newest = newestAttempt(readState(run))
+  if (newest && !newest.end) {
+    journal.append(newest.number, { event: 'adopted', by: own })
+    const end = await ended(run, newest.number, handleOf(run, newest, world.engine), world.engine, journal)
+    if (wanted === undefined) return end
+  }
+  return wanted === (newest?.number ?? 0) + 1 ? startAndWait(run, wanted, world, journal) : undefined
 }
 
 function ownIdentity(): ProcessIdentity {
@@ -79,18 +96,13 @@ export function isSupervised(run: Run): boolean {
   return holder !== undefined && holdsOn(run, holder)
 }
 
-function openAttempt(state: RunState): Attempt | undefined {
-  const newest = newestAttempt(state)
-  return newest && !newest.end ? newest : undefined
-}
-
 /** The handle in the journal; looked for where the supervisor was killed between starting the job and writing that down. */
 function handleOf(run: Run, attempt: Attempt, engine: Engine): JobHandle | undefined {
   return (attempt.handle as JobHandle | null | undefined) ?? engine.find(filesOf(run.folder).exit(attempt.number))
 }
 
-async function startAndWait(run: Run, { engine, python }: SuperviseWorld, journal: SupervisorJournal): Promise<RunEnd> {
-  const number = (newestAttempt(readState(run))?.number ?? 0) + 1
+async function startAndWait(run: Run, number: number, { engine, python }: SuperviseWorld, journal: SupervisorJournal): Promise<RunEnd> {
+  forgetCommands(run)
   const continuesFrom = checkpointsOf(run).at(-1)?.folder ?? null
   const tell = (handle: JobHandle | null, command: readonly string[]) =>
     journal.append(number, { event: 'attempt', engine: engine.name, handle, command: [...command], continuesFrom })
@@ -102,6 +114,8 @@ async function startAndWait(run: Run, { engine, python }: SuperviseWorld, journa
     tell(null, command)
     handle = await engine.submit(job)
     tell(handle, command)
+    // Whoever asked in between had nothing to kill.
+    if (killRequest(run, number)) engine.signal(handle, 'KILL')
   } catch (cause) {
     tell(null, [])
     return notStarted(number, cause, journal)
@@ -140,7 +154,7 @@ async function ended(run: Run, number: number, handle: JobHandle | undefined, en
   const log = filesOf(run.folder).log(number)
   const status = await settled(run, number, handle, engine)
   const killed = killRequest(run, number)
-  engine.reconcile(await leftRanks(run, number, killed ? 0 : rankPatienceMs))
+  engine.reconcile(await leftRanks(run, number, engine, killed ? 0 : rankPatienceMs))
   if (killed) journal.append(number, { event: 'signalled', signal: 'SIGKILL', by: killed.by })
   const state = readState(run)
   const attempt = state.attempts.find((entry) => entry.number === number)
@@ -168,23 +182,13 @@ async function settled(run: Run, number: number, handle: JobHandle | undefined, 
 }
 
 /** Ranks that outlived their launcher by more than a moment. */
-async function leftRanks(run: Run, number: number, patienceMs: number): Promise<ProcessIdentity[]> {
-  const attempt = readState(run).attempts.find((entry) => entry.number === number)
+async function leftRanks(run: Run, number: number, engine: Engine, patienceMs: number): Promise<ProcessIdentity[]> {
   const until = Date.now() + patienceMs
-  while (livingRanks(attempt).length > 0 && Date.now() < until) await sleep(pollMs)
-  return livingRanks(attempt)
-}
-
-/**
- * Ranks of an attempt that live on this host. The journal has their numbers alone; a process that started before the attempt or after
- * they were named is another one.
- */
-export function livingRanks(attempt: Attempt | undefined): ProcessIdentity[] {
-  if (!attempt || attempt.readyAt === undefined) return []
-  const { pids, host, startedAt: from, readyAt: until } = attempt
-  return pids
-    .flatMap((pid) => identityOf(pid) ?? [])
-    .filter((rank) => rank.host === host && startedAt(rank) >= from - 2 && startedAt(rank) <= until + 2)
+  for (;;) {
+    const ranks = engine.ranks(run.folder, number)
+    if (ranks.length === 0 || Date.now() >= until) return ranks
+    await sleep(pollMs)
+  }
 }
 
 /** The state of a run; where its attempt has ended and nobody is there to record it, that is done first. */
@@ -196,6 +200,17 @@ export async function settledState(run: Run, world: SuperviseWorld): Promise<Run
   const status = world.engine.observe(handle, filesOf(run.folder).exit(attempt.number))
   const isForeignAndSilent = handle !== undefined && isElsewhere(handle.process) && isSilent(state)
   if (status.state === 'running' && !isForeignAndSilent) return state
-  await supervise(run.folder, world, { adopt: true })
-  return readState(run)
+  await supervise(run.folder, world, { attempt: undefined })
+  return recordedState(run, attempt.number)
+}
+
+/** The state once another supervisor that has just seen the end has recorded it. */
+async function recordedState(run: Run, number: number): Promise<RunState> {
+  const until = Date.now() + lockPatienceMs
+  for (;;) {
+    const state = readState(run)
+    const isRecorded = state.attempts.find((entry) => entry.number === number)?.end !== undefined
+    if (isRecorded || !isSupervised(run) || Date.now() >= until) return state
+    await sleep(pollMs)
+  }
 }

@@ -8,8 +8,8 @@ export interface RunsWorld {
   readonly engine: Engine
   /** Finds the Python that trains, when it is needed. */
   readonly python: () => PythonEnvironment
-  /** Starts the detached supervisor of a run; what it prints goes to a file. */
-  readonly startSupervisor: (runFolder: string, log: string) => Promise<StartedSupervisor>
+  /** Starts the detached supervisor of an attempt; what it prints goes to a file. */
+  readonly startSupervisor: (runFolder: string, attempt: number, log: string) => Promise<StartedSupervisor>
   readonly now: () => Date
   readonly random: (digits: number) => string
   readonly socketFolder: string

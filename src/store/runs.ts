@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { UserError } from '../domain/errors.ts'
@@ -146,6 +146,12 @@ function stageAndSuffix(id: string): string {
 export function readState(run: Run): RunState {
   const files = filesOf(run.folder)
   return foldRun(trainerJournal(files.trainer).next(), supervisorJournal(files.supervisor).next())
+}
+
+/** Removes commands that an earlier attempt has not taken any more. */
+export function forgetCommands(run: Run): void {
+  const { commands } = filesOf(run.folder)
+  for (const name of readdirSync(commands).filter((entry) => entry.endsWith('.json'))) rmSync(join(commands, name), { force: true })
 }
 
 /** Who wants an attempt killed; written by whoever asks, read by the supervisor when it records the end. */

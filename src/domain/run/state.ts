@@ -51,10 +51,8 @@ export interface Attempt {
   readonly engine: string
   readonly handle: unknown
   readonly startedAt: number
-  /** Ranks as the trainer named them, for sweeping up. */
+  /** Ranks as the trainer named them. */
   readonly pids: readonly number[]
-  /** When it named them: every rank had started by then. */
-  readonly readyAt: number | undefined
   readonly host: string | undefined
   readonly socket: string | undefined
   /** What the trainer said of its own end; undefined where it could not. */
@@ -162,14 +160,14 @@ export class RunFold {
     this.#rest.lastHeardAt = Math.max(this.#rest.lastHeardAt ?? 0, event.ts)
     switch (event.event) {
       case 'attempt':
-        this.#attempts = [...this.#attempts.filter(({ number }) => number !== attempt), attemptOf(event)]
+        this.#addAttempt(event)
         return
       case 'ended':
         this.#change(attempt, { end: runEnd(event) })
         return
       case 'ready':
         this.#rest.device = event.device
-        this.#change(attempt, { pids: event.pids, readyAt: event.ts, host: event.host, socket: event.socket ?? undefined })
+        this.#change(attempt, { pids: event.pids, host: event.host, socket: event.socket ?? undefined })
         return
       case 'started':
         Object.assign(this.#rest, { step: event.step, steps: event.steps })
@@ -179,7 +177,7 @@ export class RunFold {
         this.#addStep(event)
         return
       case 'heldOut':
-        this.#heldOut.push(event)
+        this.#heldOut = [...this.#heldOut.filter(({ step }) => step !== event.step), event]
         return
       case 'checkpoint':
         this.#checkpoints.set(event.path, event)
@@ -188,7 +186,7 @@ export class RunFold {
         this.#checkpoints.delete(event.path)
         return
       case 'sample':
-        this.#samples.push(event)
+        this.#samples = [...this.#samples.filter(({ path }) => path !== event.path), event]
         return
       case 'command':
         this.#addCommand(event)
@@ -231,8 +229,8 @@ export class RunFold {
       heldOut: this.#heldOut,
       checkpoints: [...this.#checkpoints.values()].sort((a, b) => a.step - b.step),
       samples: this.#samples,
-      changes: this.#changes,
-      incidents: this.#incidents,
+      changes: [...this.#changes],
+      incidents: [...this.#incidents],
     }
   }
 
@@ -259,16 +257,18 @@ export class RunFold {
     this.#heldOut = this.#heldOut.filter(({ step }) => step <= after)
   }
 
+  /** Told twice: before its job starts, and with the handle after. The trainer may have spoken in between. */
+  #addAttempt({ attempt, engine, handle, ts }: Extract<SupervisorEvent, { event: 'attempt' }>): void {
+    const startedAt = this.#attempts.find(({ number }) => number === attempt)?.startedAt || ts
+    this.#change(attempt, { engine, handle, startedAt })
+  }
+
   #change(attempt: number, change: Partial<Attempt>): void {
     const known = this.#attempts.find(({ number }) => number === attempt) ?? blankAttempt(attempt)
     this.#attempts = [...this.#attempts.filter(({ number }) => number !== attempt), { ...known, ...change }].sort(
       (a, b) => a.number - b.number,
     )
   }
-}
-
-function attemptOf({ attempt, engine, handle, ts }: Extract<SupervisorEvent, { event: 'attempt' }>): Attempt {
-  return { ...blankAttempt(attempt), engine, handle, startedAt: ts }
 }
 
 /** An attempt whose own line is not there (yet): its trainer spoke first, or the supervisor's journal was lost. */
@@ -279,7 +279,6 @@ function blankAttempt(number: number): Attempt {
     handle: undefined,
     startedAt: 0,
     pids: [],
-    readyAt: undefined,
     host: undefined,
     socket: undefined,
     finished: undefined,
