@@ -75,4 +75,11 @@ def _exit() -> None:
     sys.exit(3)
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"ping": _ping, "plan": _plan, "echo": _echo, "sleep": _sleep, "notANumber": _not_a_number, "exit": _exit}
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "ping": _ping,
+    "plan": _plan,
+    "echo": _echo,
+    "sleep": _sleep,
+    "notANumber": _not_a_number,
+    "exit": _exit,
+}

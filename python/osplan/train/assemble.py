@@ -17,6 +17,7 @@ from osplan.domain.run_files import read_stage
 from osplan.domain.stage import Stage
 from osplan.models.registry import build_model, init_weights
 from osplan.models.text_encoder import load_text_encoder
+from osplan.models.wfvae import WFVAE
 from osplan.parallel.world import World, join_world, leave_world
 from osplan.train.architecture import transformer_config, vae_config
 from osplan.train.checkpoint import WEIGHTS, latest_checkpoint, read_checkpoint
@@ -98,6 +99,12 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
     if stage.kind == "vae":
         config = _config_of(inputs["weights"]) or vae_config(stage)
         model = _started(config, stage, inputs["weights"], port, device)
+        if not isinstance(model, WFVAE):
+            raise UserError(
+                "KIND_UNTRAINABLE",
+                f"vae.class: expected WFVAEModel, got {config['_class_name']}",
+                "older autoencoders can be used, not trained",
+            )
         return VaeTask(stage, model, config, clips.held_out, clips.whole_clips, device)
     if stage.kind not in ("text-to-video",):
         raise UserError(
@@ -223,16 +230,39 @@ def text_states(stage: Stage, device: torch.device) -> Any:
 
 
 def stage_objective(stage: Stage) -> Objective:
-    """The objective a stage names."""
+    """The objective a stage names.
+
+    Raises UserError OBJECTIVE_INVALID for settings that contradict each other.
+    """
     objective, compat = stage.objective, stage.compat
-    flow = objective.name == "rectified-flow"
-    weighting = objective.weighting if objective.weighting != "none" else objective.times
+    name = objective.name
+    if name == "reconstruction":
+        raise UserError(
+            "OBJECTIVE_INVALID",
+            "objective.name: expected what a transformer predicts, got reconstruction",
+            "use v-prediction or rectified-flow",
+        )
+    flow = name == "rectified-flow"
     return build_objective(
         ObjectiveSettings(
-            kind="rectified-flow" if flow else "ddpm", prediction="epsilon" if flow else objective.name, beta_schedule=objective.betas,
-            zero_terminal_snr=objective.zero_terminal_snr, snr_gamma=objective.snr_gamma, noise_offset=objective.noise_offset,
-            learned_variance=objective.learned_variance, weighting=weighting, logit_mean=objective.logit_mean, logit_std=objective.logit_std,
-            mode_scale=objective.mode_scale, shift=objective.flow_shift, dynamic_shift=objective.dynamic_shift, continuous_times=stage.model.class_ == "SparseUMMDiT",
-            stratified_times=objective.stratified_times, min_snr=compat.min_snr, noise_precision=compat.noise_precision, times=compat.times, sample_target="mended",
+            kind="rectified-flow" if flow else "ddpm",
+            prediction="epsilon" if name == "rectified-flow" else name,
+            beta_schedule=objective.betas,
+            zero_terminal_snr=objective.zero_terminal_snr,
+            snr_gamma=objective.snr_gamma,
+            noise_offset=objective.noise_offset,
+            learned_variance=objective.learned_variance,
+            weighting=objective.weighting if objective.weighting != "none" else objective.times,
+            logit_mean=objective.logit_mean,
+            logit_std=objective.logit_std,
+            mode_scale=objective.mode_scale,
+            shift=objective.flow_shift,
+            dynamic_shift=objective.dynamic_shift,
+            continuous_times=stage.model.class_ == "SparseUMMDiT",
+            stratified_times=objective.stratified_times,
+            min_snr=compat.min_snr,
+            noise_precision=compat.noise_precision,
+            times=compat.times,
+            sample_target="mended",
         )
-    )  # fmt: skip
+    )

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from osplan.data.annotations import read_entries
-from osplan.data.loading import ClipReader, Sample, TrainingLoader, held_out_places, stacked
+from osplan.data.decoding import ClipError
+from osplan.data.loading import ClipReader, Sample, TrainingLoader, stacked
 from osplan.data.order import ClipOrder
-from osplan.data.selection import Chosen, Selection, choose
+from osplan.data.selection import Chosen, ChosenClips, Selection, choose, held_out_places
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 from osplan.parallel.world import World
@@ -47,7 +50,7 @@ def as_batch(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def split(stage: Stage, source: str | None) -> tuple[list[Chosen], list[Chosen], Selection]:
+def split(stage: Stage, source: str | None) -> tuple[ChosenClips, ChosenClips, Selection]:
     """Training clips, held-out clips and what the rules dropped.
 
     Raises UserError DATA_MISSING, DATA_INVALID or DATA_EMPTY.
@@ -64,30 +67,31 @@ def split(stage: Stage, source: str | None) -> tuple[list[Chosen], list[Chosen],
             f"data.heldOutClips: expected fewer than the {len(selection.chosen)} clips there are, got {count}",
             f"set data.heldOutClips to {len(selection.chosen) // 6} or add clips",
         )
-    held_out = set(held_out_places(selection.chosen, count))
-    training = [chosen for place, chosen in enumerate(selection.chosen) if place not in held_out]
-    return training, [selection.chosen[place] for place in sorted(held_out)], selection
+    held_out = np.array(held_out_places(selection.chosen, count, stage.data.seed), dtype=np.int64)
+    training = np.setdiff1d(np.arange(len(selection.chosen)), held_out)
+    return selection.chosen.take(training), selection.chosen.take(held_out), selection
 
 
-def data_report(
-    stage: Stage, training: Sequence[Chosen], held_out: Sequence[Chosen], selection: Selection, global_batch: int
-) -> dict[str, Any]:
+def data_report(stage: Stage, training: ChosenClips, held_out: Sequence[Chosen], selection: Selection, global_batch: int) -> dict[str, Any]:
     """What the plan and the journal say: counts, steps per epoch, and where the stage ends and why."""
-    order = ClipOrder([chosen.bucket for chosen in training], global_batch, stage.data.seed)
+    order = ClipOrder(training.buckets, global_batch, stage.data.seed)
     per_epoch = order.batches_per_epoch
     by_epochs = stage.epochs * per_epoch if stage.epochs is not None else None
     if by_epochs is not None and by_epochs < stage.steps:
         ends_at, because = by_epochs, f"{stage.epochs} epochs of {per_epoch} steps are over before {stage.steps} steps"
     else:
         ends_at, because = stage.steps, f"steps is {stage.steps}: {stage.steps / per_epoch:.1f} epochs of {per_epoch} steps"
-    buckets: dict[str, int] = {}
-    for chosen in training:
-        name = "×".join(map(str, chosen.bucket))
-        buckets[name] = buckets.get(name, 0) + 1
+    shapes, counts = np.unique(training.buckets, axis=0, return_counts=True)
     return {
-        "clips": len(training), "held_out": len(held_out), "dropped": dict(selection.dropped), "examples": selection.examples, "buckets": buckets,
-        "steps_per_epoch": per_epoch, "ends_at": ends_at, "ends_because": because,
-    }  # fmt: skip
+        "clips": len(training),
+        "held_out": len(held_out),
+        "dropped": dict(selection.dropped),
+        "examples": selection.examples,
+        "buckets": {"×".join(map(str, shape)): int(count) for shape, count in zip(shapes.tolist(), counts, strict=True)},
+        "steps_per_epoch": per_epoch,
+        "ends_at": ends_at,
+        "ends_because": because,
+    }
 
 
 def open_clips(stage: Stage, source: str | None, world: World, port: Any) -> TrainingClips:
@@ -99,22 +103,28 @@ def open_clips(stage: Stage, source: str | None, world: World, port: Any) -> Tra
     global_batch = stage.batch.per_device * stage.batch.accumulate * world.size
     report = data_report(stage, training, held_out, selection, global_batch)
     reader = ClipReader(training, stage)
-    order = ClipOrder([chosen.bucket for chosen in training], global_batch, stage.data.seed)
+    order = ClipOrder(training.buckets, global_batch, stage.data.seed)
 
     def report_skip(path: str, total: int, read: int) -> None:
         port.emit("skippedClips", paths=[path], total=total, read=read)
 
     loader = TrainingLoader(reader, order, stage, world.rank, world.size, report_skip)
-    whole = _fixed_batches(ClipReader(training[:WHOLE_CLIPS], stage)) if stage.kind == "vae" else []
+    whole = _fixed_batches(ClipReader(training.take(np.arange(min(WHOLE_CLIPS, len(training)))), stage)) if stage.kind == "vae" else []
     return TrainingClips(loader, _fixed_batches(ClipReader(held_out, stage)), whole, report)
 
 
 def _fixed_batches(reader: ClipReader) -> list[Batch]:
-    """Whole clips in fixed windows from their middle, in batches of one shape."""
+    """Whole clips in fixed windows from their middle, in batches of one shape.
+
+    Raises UserError CLIPS_DAMAGED for one that cannot be read: what is measured on must be the same in every attempt.
+    """
     batches: list[Batch] = []
     waiting: list[Sample] = []
     for place, chosen in enumerate(reader.clips):
-        window = reader.window(place, max(0, chosen.resampled - chosen.bucket[0]) // 2)
+        try:
+            window = reader.window(place, max(0, chosen.resampled - chosen.bucket[0]) // 2)
+        except ClipError as cause:
+            raise UserError("CLIPS_DAMAGED", f"held-out clips: expected a readable one, got {cause}", "mend or remove the file") from cause
         sample = Sample(window, chosen.entry.captions[0] if chosen.entry.captions else "", place, chosen.entry.path)
         if waiting and (len(waiting) == MEASURED_TOGETHER or waiting[0].pixels_CTHW.shape != window.shape):
             batches.append(as_batch(waiting))

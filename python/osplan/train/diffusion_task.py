@@ -90,10 +90,7 @@ class DiffusionTask:
 
     @torch.no_grad()
     def _latents(self, stage: Stage, batch: Batch, generator: torch.Generator) -> Tensor:
-        if stage.data.cache == "off":
-            posterior = self._encode(stage, batch.pixels_BCTHW)
-        else:
-            posterior = self._remembered(stage, batch)
+        posterior = self._encode(stage, batch.pixels_BCTHW) if stage.data.cache == "off" else self._remembered(stage, batch)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         return self.encoders.vae.scaled(posterior.at(noise)).float()
 

@@ -88,7 +88,7 @@ class End:
     step: int
 
 
-class NonFinite(Exception):
+class NonFiniteError(Exception):
     """The loss or gradient of a step is not a number."""
 
 
@@ -213,7 +213,7 @@ class Loop:
                 self._update()
             except StopIteration:
                 return self._finish(End("data-exhausted", f"the data ended after {self.step} of {self.stage.steps} steps", self.step))
-            except NonFinite as cause:
+            except NonFiniteError as cause:
                 end = self._incident(str(cause))
                 if end is not None:
                     return end
@@ -325,9 +325,8 @@ class Loop:
             norm = float(gradient_norm(self.trainable))
             loss = float(self.world.mean(torch.stack(losses).mean()))
             if not math.isfinite(norm) or not math.isfinite(loss):
-                raise NonFinite(
-                    f"step {step}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}; clips: {', '.join(paths[:8])}"
-                )
+                found = f"loss {loss} and gradient norm {norm}; clips: {', '.join(paths[:8])}"
+                raise NonFiniteError(f"step {step}: expected a finite loss and gradient, got {found}")
             scale_gradients(self.trainable, self.clipper.scale_for(norm))
             rate = self.learning_rate(step)
             set_learning_rate(self.optimizer, rate)
@@ -340,9 +339,19 @@ class Loop:
         if step % stage.log_every == 0 or step == 1 or step >= stage.steps:
             clips = stage.batch.per_device * stage.batch.accumulate * self.world.size
             self.port.emit(
-                "step", step=step, loss=loss, learning_rate=rate, gradient_norm=norm, seconds_per_step=time.perf_counter() - started, clips=clips,
-                tokens=clips * self.task.tokens_per_clip(), split=split.seconds, loss_by_bin=_mean_bins(bins), memory_bytes=_memory(self.world.device), extra=extra or None,
-            )  # fmt: skip
+                "step",
+                step=step,
+                loss=loss,
+                learning_rate=rate,
+                gradient_norm=norm,
+                seconds_per_step=time.perf_counter() - started,
+                clips=clips,
+                tokens=clips * self.task.tokens_per_clip(),
+                split=split.seconds,
+                loss_by_bin=_mean_bins(bins),
+                memory_bytes=_memory(self.world.device),
+                extra=extra or None,
+            )
 
     def _after_update(self) -> None:
         stage, step = self.stage, self.step

@@ -55,10 +55,15 @@ class Measured:
 class Task(Protocol):
     """One kind of stage."""
 
-    model: nn.Module
-    """What is trained."""
-    config: Mapping[str, Any]
-    """Its config.json."""
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its config.json."""
+        ...
 
     def losses(self, stage: Stage, model: nn.Module, batch: Batch, step: int, micro: int, rank: int, world: int) -> StepLoss:
         """Loss of a micro-batch; every draw comes from (seed, step, micro, rank). `model` may be a wrapped one."""

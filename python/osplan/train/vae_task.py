@@ -15,6 +15,7 @@ from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 from osplan.models.discriminator import PatchDiscriminator3D
 from osplan.models.lpips import load_lpips
+from osplan.models.wfvae import WFVAE
 from osplan.train.architecture import with_latent_statistics
 from osplan.train.optimizer import optimizer_state, restore_optimizer
 from osplan.train.pixels import normalised, psnr, write_video
@@ -31,7 +32,7 @@ class VaeTask:
     def __init__(
         self,
         stage: Stage,
-        model: nn.Module,
+        model: WFVAE,
         config: Mapping[str, Any],
         held_out: Sequence[Batch],
         training: Sequence[Batch],
@@ -75,9 +76,16 @@ class VaeTask:
         pairs = ((out.encoder_wavelets.level_1, out.decoder_wavelets.level_1), (out.encoder_wavelets.level_2, out.decoder_wavelets.level_2))
         wavelets = [(encoder.float(), decoder.float()) for encoder, decoder in pairs] if stage.objective.wavelet_weight > 0 else []
         loss = generator_loss(
-            video, out.video.float(), out.posterior.kl(), step, settings,
-            discriminator=self.discriminator or nn.Identity(), last_layer=self.model.last_layer, perceptual=self.perceptual, wavelets=wavelets,
-        )  # fmt: skip
+            video,
+            out.video.float(),
+            out.posterior.kl(),
+            step,
+            settings,
+            discriminator=self.discriminator or nn.Identity(),
+            last_layer=self.model.last_layer,
+            perceptual=self.perceptual,
+            wavelets=wavelets,
+        )
         elements = video[0, :, 0].numel()
         return StepLoss(
             loss.total,
