@@ -7,12 +7,13 @@ export interface LintArguments {
   addresses: string[]
   json: boolean
   runs: string | undefined
+  trainer: string | undefined
   upstream: string | undefined
 }
 
 /** Prints the findings and sets the exit code: 1 where there is an error. */
-export async function runLint({ addresses, json, runs, upstream }: LintArguments, world: World): Promise<void> {
-  const context = { cwd: world.cwd, runsFolder: runsFolderOf(runs, world), upstreamCheckout: upstreamCheckoutOf(upstream, world) }
+export async function runLint({ addresses, json, runs, trainer, upstream }: LintArguments, world: World): Promise<void> {
+  const context = { cwd: world.cwd, runsFolder: runsFolderOf(runs, world), upstreamCheckout: upstreamCheckoutOf(upstream, world), trainer }
   const findings = await lint(addresses, context)
   world.setExitCode(findings.some(({ severity }) => severity === 'error') ? 1 : 0)
   if (json) writeJson(world.stdout, { formatVersion: 1, findings })

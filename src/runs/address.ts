@@ -10,7 +10,8 @@ export type Address =
   | { readonly kind: 'catalogue'; readonly version: string; readonly name: string }
   | { readonly kind: 'run'; readonly run: string; readonly checkpoint: number | 'best' | undefined }
 
-const addressForms = 'FILE.yaml[#STAGE], v1.3/STAGE, a run (id, prefix, latest), RUN@STEP, FILE.sh, v1.3.1:PATH or defaults[:v1.3.1]'
+const addressForms =
+  'FILE.yaml[#STAGE], v1.3/STAGE, a run (id, prefix, latest), RUN@STEP, FILE.sh, v1.3.1:PATH, COMMIT:PATH or defaults[:v1.3.1]'
 
 /** The kind of an address by its form alone. Raises UserError ADDRESS_INVALID where it has none of the forms. */
 export function parseAddress(text: string): Address {
@@ -28,7 +29,7 @@ function recipe(text: string): Address | undefined {
 }
 
 function upstreamScript(text: string): Address | undefined {
-  const [, version, path] = /^(v\d+(?:\.\d+){1,2}):(.+)$/.exec(text) ?? []
+  const [, version, path] = /^(v\d+(?:\.\d+){1,2}|[0-9a-f]{7,40}):(.+)$/.exec(text) ?? []
   if (version === undefined || path === undefined) return undefined
   if (isAbsolute(path) || normalize(path).startsWith('..') || path.includes('\0')) {
     const message = `${text}: expected a path inside the upstream checkout, got ${path}`

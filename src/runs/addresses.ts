@@ -17,6 +17,8 @@ export interface AddressContext {
   readonly runsFolder: string
   /** Checkout of Open-Sora-Plan that `v1.3.1:PATH` is read from. */
   readonly upstreamCheckout?: string | undefined
+  /** Version of upstream's trainer that scripts were written for, where it should not be detected. */
+  readonly trainer?: string | undefined
   /** `--set` options that come on top. */
   readonly set?: readonly string[]
 }
@@ -93,9 +95,15 @@ async function readSides(
         address.version === undefined ? ourDefaults(text) : (await import('./script-sides.ts')).trainerDefaults(address.version, text),
       ]
     case 'script':
-      return (await import('./script-sides.ts')).scriptSides(resolve(context.cwd, address.file), text)
+      return (await import('./script-sides.ts')).scriptSides(resolve(context.cwd, address.file), text, context.trainer)
     case 'upstream script':
-      return (await import('./script-sides.ts')).upstreamScriptSides(context.upstreamCheckout, address.version, address.path, text)
+      return (await import('./script-sides.ts')).upstreamScriptSides(
+        context.upstreamCheckout,
+        address.version,
+        address.path,
+        text,
+        context.trainer,
+      )
     case 'run':
       return [(await import('./run-side.ts')).runSide(context.runsFolder, address.run, address.checkpoint)]
     case 'catalogue':

@@ -14,7 +14,8 @@ export function importScripts(
   return addresses.flatMap((address) => {
     const parsed = parseAddress(address)
     if (parsed.kind === 'script') return scriptSides(resolve(context.cwd, parsed.file), address, trainer)
-    if (parsed.kind === 'upstream script') return upstreamScriptSides(context.upstreamCheckout, parsed.version, parsed.path, address)
+    if (parsed.kind === 'upstream script')
+      return upstreamScriptSides(context.upstreamCheckout, parsed.version, parsed.path, address, trainer)
     throw new UserError('ADDRESS_KIND', `${address}: expected a script, got a ${parsed.kind}`, { hint: 'give FILE.sh or v1.3.1:PATH' })
   })
 }

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { UserError } from '../domain/errors.ts'
 import { stageFindings } from '../domain/findings/stage-findings.ts'
+import { areTwins, twinFindings } from '../domain/findings/twin-rules.ts'
 import type { Finding, Severity, StageSide } from '../domain/stage/origin.ts'
 import { findingsWithoutStage } from '../upstream/import.ts'
 import { lineageFindings, lineageOf } from '../upstream/lineage.ts'
@@ -12,7 +13,8 @@ const order: Readonly<Record<Severity, number>> = { error: 0, warn: 1, info: 2 }
 
 /**
  * The findings of stages by their addresses, worst first. A stage is judged against the one it starts from where that is among them: by the
- * folders scripts write and read, by `stage:NAME` or the place in a recipe, by the chain in the catalogue.
+ * folders scripts write and read, by `stage:NAME` or the place in a recipe, by the chain in the catalogue. Two scripts alone are the step from the
+ * first to the second, unless they are twins for two kinds of hardware.
  */
 export async function lint(addresses: readonly string[], context: AddressContext): Promise<readonly Finding[]> {
   const groups = await Promise.all(addresses.map((address) => sidesOrFindings(address, context)))
@@ -20,6 +22,15 @@ export async function lint(addresses: readonly string[], context: AddressContext
   const scripts = groups.filter(({ kind }) => kind === 'script').flatMap((group) => group.sides)
   const lineage = lineageOf(scripts)
   const parents = new Map(lineage.edges.map(({ from, to }) => [to, scripts.find(({ label }) => label === from)]))
+  const twins = scripts.flatMap((side, place) =>
+    scripts
+      .slice(place + 1)
+      .filter((other) => areTwins(side, other))
+      .flatMap((other) => twinFindings(side, other)),
+  )
+  const [first, second] = scripts
+  if (first && second && groups.length === 2 && scripts.length === 2 && parents.size === 0 && isStep(first, second))
+    parents.set(second.label, first)
   const judged = await Promise.all(
     groups.flatMap(({ kind, sides: own }) =>
       own.map(async (side, place) => {
@@ -30,8 +41,18 @@ export async function lint(addresses: readonly string[], context: AddressContext
     ),
   )
   const handOffs = scripts.length > 1 ? lineageFindings(lineage, scripts) : []
-  const found = [...groups.flatMap(({ findings }) => findings), ...sides.flatMap(({ findings }) => findings), ...judged.flat(), ...handOffs]
+  const found = [
+    ...groups.flatMap(({ findings }) => findings),
+    ...sides.flatMap(({ findings }) => findings),
+    ...judged.flat(),
+    ...handOffs,
+    ...twins,
+  ]
   return distinct(found).toSorted((a, b) => order[a.severity] - order[b.severity])
+}
+
+function isStep(first: StageSide, second: StageSide): boolean {
+  return first.stage.kind === second.stage.kind && !areTwins(first, second)
 }
 
 interface Group {

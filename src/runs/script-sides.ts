@@ -5,7 +5,7 @@ import { UserError } from '../domain/errors.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { importScript } from '../upstream/import.ts'
 import type { ImportedStage } from '../upstream/imported-stage.ts'
-import { trainersOf } from '../upstream/trainer.ts'
+import { isKnownVersion, trainersOf } from '../upstream/trainer.ts'
 
 const mostBytes = 4 * 1024 * 1024
 
@@ -18,8 +18,17 @@ export function scriptSides(file: string, label: string, trainer?: string): read
   return launchesOf(importScript(text, { file: label, trainer, readFile: (path) => readNear(dirname(file), path) }), label)
 }
 
-/** Every launch of a script at a version, read from a checkout with `git show`, so that nothing is checked out. */
-export function upstreamScriptSides(checkout: string | undefined, version: string, path: string, label: string): readonly ImportedStage[] {
+/**
+ * Every launch of a script at a version or commit, read from a checkout with `git show`, so that nothing is checked out.
+ * The trainer is that of the version; of a commit whose parsers are not known it is detected.
+ */
+export function upstreamScriptSides(
+  checkout: string | undefined,
+  version: string,
+  path: string,
+  label: string,
+  trainer: string | undefined = isKnownVersion(version) ? version : undefined,
+): readonly ImportedStage[] {
   if (checkout === undefined) {
     throw new UserError('UPSTREAM_CHECKOUT', `${label}: expected a checkout of Open-Sora-Plan to read it from, got none`, {
       hint: 'give --upstream FOLDER, or set STAGEWRIGHT_UPSTREAM',
@@ -32,7 +41,7 @@ export function upstreamScriptSides(checkout: string | undefined, version: strin
     })
   }
   const readFile = (named: string) => (leavesFolder(named) ? undefined : atVersion(checkout, version, posix.normalize(named)))
-  return launchesOf(importScript(text, { file: label, trainer: version, readFile }), label)
+  return launchesOf(importScript(text, { file: label, trainer, readFile }), label)
 }
 
 /** What the text-to-video trainer of a version does with no option at all. */

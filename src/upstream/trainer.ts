@@ -61,6 +61,11 @@ export const trainers: readonly Trainer[] = (table as unknown as { ref: string; 
 /** Versions a person may name. */
 export const trainerVersions: readonly string[] = [...new Set(trainers.map(({ version }) => version))]
 
+/** Whether a tag or commit is one whose parsers are known. */
+export function isKnownVersion(ref: string): boolean {
+  return trainers.some((trainer) => trainer.version === ref || trainer.ref === ref)
+}
+
 /**
  * Trainers a person means by `v1.2`, `1.3.1` or a commit: those of that version, or of every version that starts so.
  * Raises UserError UPSTREAM_VERSION where there is none.

@@ -196,9 +196,24 @@ export const handOffRules: readonly Rule[] = [
     severity: 'info',
     hint: 'intended in most chains; worth a line in the notes',
     source: checklist,
-    check: each(['data.source'], diffusion),
+    check: withParent((stage, parent) =>
+      diffusion(stage, parent) && changed(stage, parent, 'data.source')
+        ? [
+            {
+              ...(nothingElseMoved(stage, parent) ? { severity: 'warn' as const } : {}),
+              message: `${change(stage, parent, 'data.source')}${nothingElseMoved(stage, parent) ? ', at the same resolution and learning rate' : ''}`,
+              paths: ['data.source'] as const,
+            },
+          ]
+        : [],
+    ),
   },
 ]
+
+/** Other data is expected where the resolution grows or the learning rate falls; where neither moves, somebody should have said why. */
+function nothingElseMoved(stage: Stage, parent: Stage): boolean {
+  return !['shape.height', 'shape.width', 'shape.maxPixels', 'learningRate'].some((path) => changed(stage, parent, path))
+}
 
 function baseName(path: string): string {
   return path.replace(/\/+$/, '').replace(/^.*\//, '')

@@ -84,6 +84,27 @@ export const nameRules: readonly Rule[] = [
     },
   },
   {
+    name: 'weights-of-other-width',
+    severity: 'warn',
+    hint: 'list what is taken over, `stagewright plan` does, and say what may start from random numbers with init.accept',
+    source: 'upstream keeps tensors whose size fits and drops the others without naming them',
+    check: ({ side: { stage } }) => {
+      const { weights } = stage.init
+      const other =
+        weights === null || stage.kind === 'vae'
+          ? undefined
+          : latentWidthsOfName(lastName(weights)).find((each) => each !== stage.vae.latentChannels)
+      return other === undefined
+        ? []
+        : [
+            {
+              message: `init.weights: ${weights} was made for ${other} latent channels, the autoencoder has ${stage.vae.latentChannels}: layers that read or write latents do not fit`,
+              paths: ['init.weights', 'vae.latentChannels', 'vae.name', 'model.class'],
+            },
+          ]
+    },
+  },
+  {
     name: 'latent-width-of-checkpoint',
     severity: 'warn',
     hint: 'continue from a checkpoint of the same latent width: loading is strict',
@@ -102,6 +123,12 @@ export const nameRules: readonly Rule[] = [
     },
   },
 ]
+
+/** Latent widths a file of weights tells of: `dim4todim8` two of them, `latent4` one. */
+export function latentWidthsOfName(name: string): number[] {
+  const [, from, to] = /(?:dim|latent)_?(\d+)(?:_?(?:to|2)_?(?:dim|latent)_?(\d+))?/i.exec(name) ?? []
+  return [from, to].flatMap((text) => (text === undefined ? [] : [Number(text)]))
+}
 
 function lastName(path: string): string {
   return path.replace(/\/+$/, '').replace(/^.*\//, '')

@@ -32,9 +32,16 @@ export function findingsOf(rule: Rule, lineage: Lineage): Finding[] {
     severity: severity ?? rule.severity,
     message,
     where: placeOf(lineage.side, paths),
-    paths: [...new Set([...paths, ...paths.flatMap((path) => lineage.side.flagNames?.get(path) ?? [])])],
+    paths: namesOf(paths, lineage),
     hint: rule.hint,
   }))
+}
+
+/** Fields by their own names, then by those that the scripts of both sides know them under. */
+function namesOf(paths: readonly StagePath[], { side, parent }: Lineage): string[] {
+  const flags = [side, parent].flatMap((each) => paths.flatMap((path) => each?.flagNames?.get(path) ?? []))
+  const kept = paths.flatMap((path) => /^upstream\.(?:launch\.(?:env|option)\.)?(.+)$/.exec(path)?.[1] ?? [])
+  return [...new Set([...paths, ...flags, ...kept])]
 }
 
 function placeOf({ origins }: StageSide, paths: readonly StagePath[]): Finding['where'] {
