@@ -30,15 +30,17 @@ export class TrainerClient {
     socket.on('close', () => this.#fail(new ConnectionLost('the trainer closed the connection')))
   }
 
-  /** Connects and shakes hands; undefined where nobody listens or answers. Raises UserError PROTOCOL_VERSION. */
-  static async connect(path: string): Promise<TrainerClient | undefined> {
+  /** Connects to the trainer of a run and shakes hands; undefined where nobody answers, or another run's. Raises UserError PROTOCOL_VERSION. */
+  static async connect(path: string, run: string): Promise<TrainerClient | undefined> {
     const socket = await connected(path)
     if (!socket) return undefined
     const client = new TrainerClient(socket)
     const clock = setTimeout(() => socket.destroy(), helloTimeoutMs)
     try {
-      await client.call('hello', { protocol: protocolVersion })
-      return client
+      const greeting = (await client.call('hello', { protocol: protocolVersion })) as { readonly run?: unknown }
+      if (greeting.run === run) return client
+      client.close()
+      return undefined
     } catch (cause) {
       client.close()
       if (cause instanceof ConnectionLost) return undefined
@@ -52,7 +54,10 @@ export class TrainerClient {
   call(method: string, params: Record<string, unknown> = {}): Promise<unknown> {
     const id = this.#next++
     return new Promise((resolve, reject) => {
-      if (this.#socket.destroyed) reject(new ConnectionLost('the connection has ended'))
+      if (this.#socket.destroyed) {
+        reject(new ConnectionLost('the connection has ended'))
+        return
+      }
       this.#waiting.set(id, { resolve, reject })
       this.#socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`)
     })

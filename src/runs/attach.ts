@@ -1,10 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../domain/errors.ts'
 import { inOrder, type RunEvent } from '../domain/run/state.ts'
-import type { JobHandle } from '../engines/engine.ts'
 import { supervisorJournal, trainerJournal } from '../store/journal.ts'
 import { filesOf, type Run } from '../store/runs.ts'
-import { isSupervised, type SuperviseWorld, supervise } from './supervise.ts'
+import { isGone, isSupervised, type SuperviseWorld, supervise } from './supervise.ts'
 
 const pollMs = 100
 const lookAfterMs = 1000
@@ -23,12 +22,16 @@ export interface AttachOptions {
 export async function* attach(run: Run, world: SuperviseWorld, options: AttachOptions = {}): AsyncGenerator<RunEvent> {
   const files = filesOf(run.folder)
   const [trainer, supervisor] = [trainerJournal(files.trainer), supervisorJournal(files.supervisor)]
+  const adoption = new Adoption(run, world)
   let newest = { number: 0, handle: null as unknown, hasEnded: false }
+  let heardAt = 0
   let lookAt = performance.now() + lookAfterMs
   while (!options.signal?.aborted) {
     // The supervisor's lines first: an end written there means that the trainer has said everything.
     const told = supervisor.next()
-    yield* inOrder(trainer.next(), told)
+    const events = inOrder(trainer.next(), told)
+    yield* events
+    heardAt = events.reduce((latest, { event }) => Math.max(latest, event.ts), heardAt)
     for (const event of told) {
       if (event.event === 'attempt') newest = { number: event.attempt, handle: event.handle, hasEnded: false }
       if (event.event === 'ended' && event.attempt === newest.number) newest.hasEnded = true
@@ -36,17 +39,42 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
     if (newest.hasEnded && newest.number >= (options.fromAttempt ?? 1)) return
     if (performance.now() > lookAt) {
       lookAt = performance.now() + lookAfterMs
-      if (newest.number > 0 && !newest.hasEnded && isLeft(run, newest, world)) await supervise(run.folder, world, { attempt: undefined })
+      if (newest.number > 0 && !newest.hasEnded && isGone(run, newest, heardAt, world.engine)) adoption.begin()
       if (newest.number < (options.fromAttempt ?? 1) && !isSupervised(run)) throw notStarted(run)
     }
+    adoption.check()
     await sleep(pollMs, undefined, options.signal ? { signal: options.signal } : {}).catch(() => undefined)
   }
 }
 
-/** Whether an attempt has ended, or never began, and nobody is there to record it. */
-function isLeft(run: Run, { number, handle }: { number: number; handle: unknown }, { engine }: SuperviseWorld): boolean {
-  if (handle === null || handle === undefined) return !isSupervised(run)
-  return engine.observe(handle as JobHandle, filesOf(run.folder).exit(number)).state === 'ended'
+/** The end of an attempt recorded from here while its last events are still told: ranks without a launcher may go on for a while. */
+class Adoption {
+  readonly #run: Run
+  readonly #world: SuperviseWorld
+  #isGoingOn = false
+  #failure: unknown
+
+  constructor(run: Run, world: SuperviseWorld) {
+    this.#run = run
+    this.#world = world
+  }
+
+  begin(): void {
+    if (this.#isGoingOn) return
+    this.#isGoingOn = true
+    supervise(this.#run.folder, this.#world, { attempt: undefined })
+      .catch((cause: unknown) => {
+        this.#failure = cause
+      })
+      .finally(() => {
+        this.#isGoingOn = false
+      })
+  }
+
+  /** Raises what kept the end from being recorded. */
+  check(): void {
+    if (this.#failure !== undefined) throw this.#failure
+  }
 }
 
 function notStarted(run: Run): UserError {

@@ -1,4 +1,5 @@
 import type { Recipe } from '../config/recipe.ts'
+import { UserError } from '../domain/errors.ts'
 import type { RunEnd } from '../domain/run/state.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { stageSchema } from '../domain/stage/schema.ts'
@@ -33,6 +34,12 @@ export async function trainChain(
   watcher: ChainWatcher,
   world: RunsWorld,
 ): Promise<{ runs: Map<string, Run>; end: RunEnd | undefined }> {
+  const names = recipe.stages.map(({ stage }) => stage.name)
+  if (options.until !== undefined && !names.includes(options.until)) {
+    throw new UserError('STAGE_UNKNOWN', `${recipe.file}: expected the stage to end with, got ${options.until}`, {
+      hint: `its stages are ${names.join(', ')}`,
+    })
+  }
   const runs = new Map<string, Run>()
   for (const resolved of recipe.stages) {
     const side = withData(resolved, options.data)

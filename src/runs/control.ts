@@ -32,7 +32,7 @@ export async function sendCommand(run: Run, ask: Ask, world: RunsWorld): Promise
   if (!attempt || attempt.end) throw notActive(run, attempt)
   if (ask.name === 'set') checkLive(ask.path)
   const command = { ...ask, id: `${world.now().getTime().toString(36)}-${world.random(6)}`, by: world.actor } as Command
-  const client = attempt.socket === undefined ? undefined : await TrainerClient.connect(attempt.socket)
+  const client = attempt.socket === undefined ? undefined : await TrainerClient.connect(attempt.socket, run.id)
   const reader = trainerJournal(filesOf(run.folder).trainer)
   reader.next()
   if (!client) writeAtomically(join(filesOf(run.folder).commands, `${command.id}.json`), JSON.stringify(command))

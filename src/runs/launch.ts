@@ -12,7 +12,7 @@ import { supervisorJournal } from '../store/journal.ts'
 import { createRun, filesOf, listRuns, type Run, readState } from '../store/runs.ts'
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
-import { settledState } from './supervise.ts'
+import { isSupervised, settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
 const startPollMs = 30
@@ -48,6 +48,8 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
   const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)
   const same = options.reuse ? await sameRun(hash, world) : undefined
   if (same) return { ...same, handOff }
+  // What is missing is said before anything is made.
+  world.python()
   const run = createRun(place(world), stage, {
     recipe: options.recipe ?? null,
     verb: options.verb,
@@ -85,7 +87,7 @@ async function sameRun(hash: string, world: RunsWorld): Promise<Omit<Prepared, '
 
 /**
  * Starts the next attempt of a run and returns once its supervisor has taken it up; it goes on when this process ends.
- * Raises UserError SUPERVISOR_FAILED.
+ * Raises UserErrors RUN_ACTIVE, where another has just started one, and SUPERVISOR_FAILED.
  */
 export async function startRun(run: Run, world: RunsWorld): Promise<void> {
   const files = filesOf(run.folder)
@@ -95,6 +97,7 @@ export async function startRun(run: Run, world: RunsWorld): Promise<void> {
   const hasStarted = () => journal.next().some((event) => event.attempt > before && (event.event === 'ended' || isTakenUp(event)))
   for (let isOver = false; !hasStarted(); isOver = supervisor.hasEnded()) {
     if (isOver) {
+      if (isSupervised(run)) throw active(run, readState(run).step)
       const said = world.engine.logs(files.supervisorLog, 3).join(' ')
       throw new UserError('SUPERVISOR_FAILED', `${run.id}: expected its supervisor to start it, got: ${said || 'nothing'}`, {
         hint: `see ${files.supervisorLog}`,
@@ -115,9 +118,7 @@ export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> 
   const attempt = newestAttempt(state)
   const end = endOf(state)
   if (attempt && !end) {
-    throw new UserError('RUN_ACTIVE', `${run.id}: expected a run that has ended, got one that trains (step ${state.step})`, {
-      hint: `stagewright attach ${run.id}`,
-    })
+    throw active(run, state.step)
   }
   if (end?.reason === 'completed') {
     throw new UserError('RUN_COMPLETE', `${run.id}: expected a run with steps left, got one that has done all ${state.steps}`, {
@@ -127,9 +128,16 @@ export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> 
   }
   const checkpoint = checkpointsOf(run).at(-1)
   if (checkpoint) await verifyCheckpoint(checkpoint)
+  world.python()
   await startRun(run, world)
   if (!checkpoint) return { ...describeHandOff('train', 'the start: there is no checkpoint', run.stage), verb: 'continue' }
   return describeHandOff('continue', `step ${checkpoint.step}`, run.stage)
+}
+
+function active(run: Run, step: number): UserError {
+  return new UserError('RUN_ACTIVE', `${run.id}: expected a run that has ended, got one that trains (step ${step})`, {
+    hint: `stagewright attach ${run.id}`,
+  })
 }
 
 /** A new run from a run's checkpoint with changed settings: weights, moving average and optimiser state go along. */

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { PythonEnvironment } from '../bridge/environment.ts'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
-import { type Attempt, endOf, newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
+import { type Attempt, newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
 import type { Engine, Job, JobHandle, JobStatus } from '../engines/engine.ts'
 import { identityOf, isAlive, isElsewhere } from '../engines/process-identity.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
@@ -83,10 +83,10 @@ async function lockOf(run: Run, own: ProcessIdentity, patienceMs: number): Promi
 
 /** Whether the holder of a run's lock still lives; on another host that is told by what the run says alone. */
 function holdsOn(run: Run, holder: ProcessIdentity): boolean {
-  return isElsewhere(holder) ? !isSilent(readState(run)) : isAlive(holder)
+  return isElsewhere(holder) ? !isSilent(readState(run).lastHeardAt) : isAlive(holder)
 }
 
-function isSilent({ lastHeardAt }: RunState): boolean {
+function isSilent(lastHeardAt: number | undefined): boolean {
   return Date.now() / 1000 - (lastHeardAt ?? 0) > silenceSeconds
 }
 
@@ -97,7 +97,7 @@ export function isSupervised(run: Run): boolean {
 }
 
 /** The handle in the journal; looked for where the supervisor was killed between starting the job and writing that down. */
-function handleOf(run: Run, attempt: Attempt, engine: Engine): JobHandle | undefined {
+function handleOf(run: Run, attempt: Pick<Attempt, 'number' | 'handle'>, engine: Engine): JobHandle | undefined {
   return (attempt.handle as JobHandle | null | undefined) ?? engine.find(filesOf(run.folder).exit(attempt.number))
 }
 
@@ -176,7 +176,8 @@ async function settled(run: Run, number: number, handle: JobHandle | undefined, 
   for (;;) {
     const status = engine.observe(handle, exitFile)
     if (status.state === 'ended') return status
-    if (handle && isElsewhere(handle.process) && isSilent(readState(run))) return { state: 'ended', exitCode: null, signal: null }
+    if (handle && isElsewhere(handle.process) && isSilent(readState(run).lastHeardAt))
+      return { state: 'ended', exitCode: null, signal: null }
     await sleep(pollMs)
   }
 }
@@ -191,15 +192,18 @@ async function leftRanks(run: Run, number: number, engine: Engine, patienceMs: n
   }
 }
 
+/** Whether an attempt without a recorded end has ended or never began. One of another host that is silent is taken for that. */
+export function isGone(run: Run, attempt: Pick<Attempt, 'number' | 'handle'>, lastHeardAt: number | undefined, engine: Engine): boolean {
+  const handle = handleOf(run, attempt, engine)
+  if (handle && isElsewhere(handle.process) && isSilent(lastHeardAt)) return true
+  return engine.observe(handle, filesOf(run.folder).exit(attempt.number)).state === 'ended'
+}
+
 /** The state of a run; where its attempt has ended and nobody is there to record it, that is done first. */
 export async function settledState(run: Run, world: SuperviseWorld): Promise<RunState> {
   const state = readState(run)
   const attempt = newestAttempt(state)
-  if (!attempt || endOf(state)) return state
-  const handle = handleOf(run, attempt, world.engine)
-  const status = world.engine.observe(handle, filesOf(run.folder).exit(attempt.number))
-  const isForeignAndSilent = handle !== undefined && isElsewhere(handle.process) && isSilent(state)
-  if (status.state === 'running' && !isForeignAndSilent) return state
+  if (!attempt || attempt.end || !isGone(run, attempt, state.lastHeardAt, world.engine)) return state
   await supervise(run.folder, world, { attempt: undefined })
   return recordedState(run, attempt.number)
 }

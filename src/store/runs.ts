@@ -10,6 +10,7 @@ import { supervisorJournal, trainerJournal } from './journal.ts'
 
 const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
 const longestSocketPath = 99
+const stampLength = '00000000-000000-'.length
 const killSchema = z.object({ by: z.string() })
 
 /** One run folder. Only `store/` knows what lies where in it. */
@@ -55,11 +56,11 @@ export function createRun(
   const id = `${stamp(now)}-${stage.name}-${random(4)}`
   const folder = join(runsFolder, id)
   const files = filesOf(folder)
+  const socket = socketPath(socketFolder, random(8))
   makeFolder(runsFolder)
   // Not with its parents: a folder of that name is another run's.
   mkdirSync(folder, { mode: 0o700 })
   for (const path of [files.commands, files.logs, files.checkpoints, files.samples, files.derived]) makeFolder(path)
-  const socket = socketPath(socketFolder, random(8))
   const complete: RunIdentity = { formatVersion, id, stage: stage.name, createdAt: now.toISOString(), socket, ...identity }
   writeAtomically(files.stage, `${JSON.stringify(stage, null, 1)}\n`)
   writeAtomically(files.identity, `${JSON.stringify(complete, null, 1)}\n`)
@@ -87,25 +88,31 @@ export function openRun(folder: string): Run {
     const stage = stageSchema.parse(JSON.parse(readFileSync(files.stage, 'utf8')))
     return { id: identity.id, folder, identity, stage }
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
-    throw new UserError('RUN_INVALID', `${folder}: expected a run folder, got ${reason}`, {
+    throw new UserError('RUN_INVALID', `${folder}: expected a run folder, got ${reasonOf(cause)}`, {
       cause,
       hint: '`stagewright runs` lists the runs there are',
     })
   }
 }
 
+function reasonOf(cause: unknown): string {
+  const [issue] = cause instanceof z.ZodError ? cause.issues : []
+  if (issue) return `${issue.path.join('.') || 'the file'}: ${issue.message}`
+  return cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause)
+}
+
 /** Every run under a folder, oldest first. Folders that are no runs are left alone. */
 export function listRuns(runsFolder: string): Run[] {
   if (!existsSync(runsFolder)) return []
   const names = readdirSync(runsFolder).filter((name) => idForm.test(name) && existsSync(filesOf(join(runsFolder, name)).identity))
-  return names.sort().flatMap((name) => {
+  const runs = names.flatMap((name) => {
     try {
       return [openRun(join(runsFolder, name))]
     } catch {
       return []
     }
   })
+  return runs.sort((a, b) => (`${a.identity.createdAt} ${a.id}` < `${b.identity.createdAt} ${b.id}` ? -1 : 1))
 }
 
 /** The run with an id, a unique beginning of one, or `latest`. Raises UserErrors RUN_UNKNOWN and RUN_AMBIGUOUS. */
@@ -120,8 +127,8 @@ export function findRun(runsFolder: string, address: string): Run {
   }
   const matching =
     address === 'latest'
-      ? names.sort().slice(-1)
-      : names.filter((name) => name.startsWith(address) || stageAndSuffix(name).startsWith(address))
+      ? newestOf(runsFolder, names)
+      : names.filter((name) => address !== '' && (name.startsWith(address) || stageAndSuffix(name).startsWith(address)))
   const [only, ...others] = names.includes(address) ? [address] : matching
   if (only === undefined) {
     throw new UserError('RUN_UNKNOWN', `${address}: expected the id of a run, its beginning, or latest, got no such run`, {
@@ -138,8 +145,24 @@ export function findRun(runsFolder: string, address: string): Run {
   return openRun(join(runsFolder, only))
 }
 
+/** An id knows the second; what was made within the same one is told apart by its identity. */
+function newestOf(runsFolder: string, names: string[]): string[] {
+  const last = names.sort().at(-1) ?? ''
+  const sameSecond = names.filter((name) => name.slice(0, stampLength) === last.slice(0, stampLength))
+  const createdAt = (name: string) => listableTime(join(runsFolder, name))
+  return sameSecond.length === 1 ? [last] : sameSecond.sort((a, b) => (createdAt(a) <= createdAt(b) ? -1 : 1)).slice(-1)
+}
+
+function listableTime(folder: string): string {
+  try {
+    return openRun(folder).identity.createdAt
+  } catch {
+    return ''
+  }
+}
+
 function stageAndSuffix(id: string): string {
-  return id.slice('00000000-000000-'.length)
+  return id.slice(stampLength)
 }
 
 /** The state of a run by its journals alone. */

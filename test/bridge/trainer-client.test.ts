@@ -34,20 +34,28 @@ async function listening(answer: (request: Request, socket: Socket) => void): Pr
 }
 
 const say = (socket: Socket, value: unknown) => socket.write(`${JSON.stringify(value)}\n`)
-const greeted = ({ id, method }: Request, socket: Socket) => method === 'hello' && say(socket, { jsonrpc: '2.0', id, result: {} })
+const greeted = ({ id, method }: Request, socket: Socket) => method === 'hello' && say(socket, { jsonrpc: '2.0', id, result: { run: 'r' } })
 
 describe('talking to a trainer', () => {
   test('nobody there is no client', async () => {
-    expect(await TrainerClient.connect(path)).toBeUndefined()
+    expect(await TrainerClient.connect(path, 'r')).toBeUndefined()
     await listening(() => undefined)
     const left = path
     server?.close()
-    expect(await TrainerClient.connect(left)).toBeUndefined()
+    expect(await TrainerClient.connect(left, 'r')).toBeUndefined()
   })
 
   test('one that does not answer the greeting is no client', { timeout: 10_000 }, async () => {
     await listening(() => undefined)
-    expect(await TrainerClient.connect(path)).toBeUndefined()
+    expect(await TrainerClient.connect(path, 'r')).toBeUndefined()
+  })
+
+  test('the trainer of another run is no client', async () => {
+    await listening(greeted)
+    expect(await TrainerClient.connect(path, 'another')).toBeUndefined()
+    const client = await TrainerClient.connect(path, 'r')
+    expect(client).toBeDefined()
+    client?.close()
   })
 
   test('another protocol is refused in its own words', async () => {
@@ -55,7 +63,7 @@ describe('talking to a trainer', () => {
       const data = { code: 'PROTOCOL_VERSION', hint: 'use the other version' }
       say(socket, { jsonrpc: '2.0', id, error: { code: -32001, message: 'expected protocol 2, got 1', data } })
     })
-    await expect(TrainerClient.connect(path)).rejects.toMatchObject({ code: 'PROTOCOL_VERSION', hint: 'use the other version' })
+    await expect(TrainerClient.connect(path, 'r')).rejects.toMatchObject({ code: 'PROTOCOL_VERSION', hint: 'use the other version' })
   })
 
   test('answers find their questions in any order and between events', async () => {
@@ -72,7 +80,7 @@ describe('talking to a trainer', () => {
         socket.write(line.slice(10))
       }
     })
-    const client = await TrainerClient.connect(path)
+    const client = await TrainerClient.connect(path, 'r')
     const answers = await Promise.all([client?.call('stop', { after: 1 }), client?.call('stop', { after: 2, reason: 'ü' })])
     expect(answers).toEqual([{ after: 1 }, { after: 2, reason: 'ü' }])
     client?.close()
@@ -82,7 +90,7 @@ describe('talking to a trainer', () => {
     await listening((request, socket) => {
       if (!greeted(request, socket)) socket.destroy()
     })
-    const client = await TrainerClient.connect(path)
+    const client = await TrainerClient.connect(path, 'r')
     await expect(client?.call('stop')).rejects.toBeInstanceOf(ConnectionLost)
     await expect(client?.call('stop')).rejects.toBeInstanceOf(ConnectionLost)
   })

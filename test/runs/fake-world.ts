@@ -21,14 +21,16 @@ export interface Behaviour {
   withoutSocket?: boolean
 }
 
+/** Where processes of a test find their sockets and the program. */
+export const pathsOf = (folder: string) => ({ XDG_RUNTIME_DIR: folder, STAGEWRIGHT_SOURCES: '1' })
+
 /** The world of this machine with the fake trainer in place of Python. */
 export function fakeWorld(folder: string, behaviour: Behaviour = {}): RunsWorld {
   const env = {
     ...process.env,
-    XDG_RUNTIME_DIR: folder,
+    ...pathsOf(folder),
     STAGEWRIGHT_PYTHON_ENV: join(import.meta.dirname, '../fake-trainer/python'),
     FAKE_TRAINER: JSON.stringify(behaviour),
-    STAGEWRIGHT_SOURCES: '1',
   }
   return runsWorldOf({ cwd: folder, env, runsFolder: join(folder, 'runs') })
 }

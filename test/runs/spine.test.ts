@@ -7,12 +7,13 @@ import type { JobHandle } from '../../src/engines/engine.ts'
 import { identityOf, isAlive } from '../../src/engines/process-identity.ts'
 import { attach } from '../../src/runs/attach.ts'
 import { sendCommand, stopRun } from '../../src/runs/control.ts'
-import { branchRun, continueRun, prepareRun } from '../../src/runs/launch.ts'
+import { branchRun, continueRun, prepareRun, startRun } from '../../src/runs/launch.ts'
 import { isSupervised, settledState } from '../../src/runs/supervise.ts'
+import { runsWorldOf } from '../../src/runs-world.ts'
 import { SupervisorJournal } from '../../src/store/journal.ts'
 import { lockHolder } from '../../src/store/lock.ts'
-import { filesOf, type Run, readState } from '../../src/store/runs.ts'
-import { fakeWorld, folderTest, followed, launched, sideOf, until } from './fake-world.ts'
+import { filesOf, listRuns, type Run, readState } from '../../src/store/runs.ts'
+import { fakeWorld, folderTest, followed, launched, pathsOf, sideOf, until } from './fake-world.ts'
 
 // On a busy machine processes take their time to start.
 vi.setConfig({ testTimeout: 60_000, maxConcurrency: 3 })
@@ -181,11 +182,19 @@ describe('when a trainer fails', () => {
     expect(world.engine.logs(filesOf(run.folder).log(1), 50).join()).toContain(`about to ${how} before step 5`)
   })
 
-  test.concurrent('a Python that is not there ends the attempt with what is missing', async ({ folder }) => {
+  test.concurrent('a Python that is not there is said before anything is made, and ends an attempt that it was there for', async ({
+    folder,
+  }) => {
     const world = fakeWorld(folder)
-    const missing = { ...process.env, XDG_RUNTIME_DIR: folder, STAGEWRIGHT_PYTHON_ENV: '/nowhere', STAGEWRIGHT_SOURCES: '1' }
-    const { runsWorldOf } = await import('../../src/runs-world.ts')
-    const run = await launched(runsWorldOf({ cwd: folder, env: missing, runsFolder: world.runsFolder }))
+    const without = runsWorldOf({
+      cwd: folder,
+      env: { ...process.env, ...pathsOf(folder), STAGEWRIGHT_PYTHON_ENV: 'nowhere' },
+      runsFolder: 'runs',
+    })
+    await expect(launched(without)).rejects.toMatchObject({ code: 'PYTHON_MISSING' })
+    expect(listRuns(world.runsFolder)).toEqual([])
+    const { run } = await prepareRun(sideOf(), { verb: 'train' }, world)
+    await startRun(run, without)
     expect((await followed(run, world)).at(-1)?.event).toMatchObject({ event: 'ended', message: expect.stringContaining('PYTHON_MISSING') })
   })
 })
