@@ -66,7 +66,9 @@ const byId = new Map(entries.map((entry) => [entry.record.id, entry]))
 rmSync(root, { recursive: true, force: true })
 for (const entry of entries) writeEntry(entry)
 mkdirSync(new URL('.', fixture), { recursive: true })
-const launches = entries.map(({ address, launch, files, trainer }) => `${JSON.stringify(address)}: ${JSON.stringify({ trainer, launch, files })}`)
+const launches = entries.map(
+  ({ address, launch, files, trainer }) => `${JSON.stringify(address)}: ${JSON.stringify({ trainer, launch, files })}`,
+)
 writeFileSync(fixture, `{\n${launches.join(',\n')}\n}\n`)
 process.stdout.write(`${entries.length} stages\n`)
 
@@ -168,7 +170,9 @@ function relative(from: string, to: string): string {
 function provenanceOf(entry: Entry, parent: Entry | undefined) {
   const { record, trainer } = entry
   const reports = records.filter(({ matching_script_records: matching, script }) => script === null && matching?.includes(record.id))
-  const reported = [record.reported ?? {}, ...reports.map((report) => report.reported ?? {})].filter((report) => Object.keys(report).length > 0)
+  const reported = [record.reported ?? {}, ...reports.map((report) => report.reported ?? {})].filter(
+    (report) => Object.keys(report).length > 0,
+  )
   return {
     script: record.script,
     source: record.source_kind,
@@ -191,7 +195,9 @@ function disagreementsOf(stage: Stage, reported: readonly Record<string, unknown
     ['steps', 'steps', stage.steps],
   ]
   const found = reported.flatMap((report) =>
-    facts.flatMap(([key, path, script]) => (typeof report[key] === 'number' && report[key] !== script ? [{ path, report: report[key], script }] : [])),
+    facts.flatMap(([key, path, script]) =>
+      typeof report[key] === 'number' && report[key] !== script ? [{ path, report: report[key], script }] : [],
+    ),
   )
   const distinct = [...new Map(found.map((each) => [JSON.stringify(each), each])).values()]
   return distinct.length > 0 ? { disagreements: distinct } : {}

@@ -35,6 +35,6 @@ export function alignmentOf(dtype: string): number {
   return Math.max(1, (bitsOf.get(dtype) ?? 8) >> 3)
 }
 
-export function knownDtypes(): string[] {
+function knownDtypes(): string[] {
   return [...bitsOf.keys()]
 }

@@ -86,7 +86,7 @@ export interface RunState {
   readonly lastHeardAt: number | undefined
 }
 
-export const emptyRun: RunState = {
+const emptyRun: RunState = {
   attempts: [],
   step: 0,
   steps: undefined,
