@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { join, resolve } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { loadRecipe, type Recipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
 import { diffStages } from '../domain/diff/stage-diff.ts'
@@ -48,9 +48,9 @@ export async function runQuickstart(args: QuickstartArguments, world: TrainingWo
   })
   const data =
     args.data === undefined ? makeClips(join(folder, `clips-${args.seed}`), args.seed, runs, world) : resolve(world.cwd, args.data)
-  const file = join(world.packageRoot, 'configs', 'recipes', 'quickstart.yaml')
+  const file = relative(world.cwd, join(world.packageRoot, 'configs', 'recipes', 'quickstart.yaml'))
   const set = [`seed=${args.seed}`, ...(args.short ? shortSteps : [])]
-  const recipe = loadRecipe(file, { readFile: readConfigFile, set })
+  const recipe = loadRecipe(file, { readFile: (path) => readConfigFile(resolve(world.cwd, path)), set })
 
   say(
     `\n${bold('Three stages')}: a video autoencoder; text-to-video on short, small clips; the same model fine-tuned on longer, larger ones.\n`,
@@ -83,8 +83,8 @@ export async function runQuickstart(args: QuickstartArguments, world: TrainingWo
       `diff configs/recipes/quickstart.yaml#t2v-1 configs/recipes/quickstart.yaml#t2v-2`,
     ),
   )
-  say(`  npx stagewright show latest --runs ${runs.runsFolder}`)
-  say(`  npx stagewright branch ${second?.id} --runs ${runs.runsFolder} --set steps=100 --set learningRate=1e-4`)
+  say(`  npx stagewright show latest --runs ${relative(world.cwd, runs.runsFolder)}`)
+  say(`  npx stagewright branch ${second?.id} --runs ${relative(world.cwd, runs.runsFolder)} --set steps=100 --set learningRate=1e-4`)
   say(`\ntook ${duration((performance.now() - began) / 1000)}`)
   if (args.short) {
     say('short form: the gates were measured, not required')
@@ -103,7 +103,7 @@ function makeClips(folder: string, seed: number, runs: RunsWorld, world: Trainin
     throw new UserError('CLIPS_FAILED', `${folder}: expected ${clips} clips, got: ${done.stderr.trim().split('\n').at(-1)}`, {
       hint: 'stagewright doctor',
     })
-  world.stdout.write(`${clips} clips of moving shapes in ${folder}\n`)
+  world.stdout.write(`${clips} clips of moving shapes in ${relative(world.cwd, folder)}\n`)
   return join(folder, 'merge_data.txt')
 }
 
@@ -187,6 +187,7 @@ function printSamples(done: ReadonlyMap<string, Run>, world: TrainingWorld): voi
   const { bold, dim } = paintFor(world.stdout, world.env)
   world.stdout.write(`\n${bold('Samples')} ${dim('(the right colours, background and drift; shapes are rough after so few steps)')}\n`)
   for (const run of done.values()) {
-    for (const { path, prompt } of readState(run).samples.slice(-3)) world.stdout.write(`  ${join(run.folder, path)}  ${dim(prompt)}\n`)
+    for (const { path, prompt } of readState(run).samples.slice(-3))
+      world.stdout.write(`  ${relative(world.cwd, join(run.folder, path))}  ${dim(prompt)}\n`)
   }
 }

@@ -34,7 +34,3 @@ export function alignmentOf(dtype: string): number {
   if (dtype === 'C64') return 4
   return Math.max(1, (bitsOf.get(dtype) ?? 8) >> 3)
 }
-
-function knownDtypes(): string[] {
-  return [...bitsOf.keys()]
-}

@@ -86,22 +86,6 @@ export interface RunState {
   readonly lastHeardAt: number | undefined
 }
 
-const emptyRun: RunState = {
-  attempts: [],
-  step: 0,
-  steps: undefined,
-  points: [],
-  heldOut: [],
-  checkpoints: [],
-  samples: [],
-  changes: [],
-  incidents: [],
-  data: undefined,
-  model: undefined,
-  device: undefined,
-  lastHeardAt: undefined,
-}
-
 /** The newest attempt; undefined before the first. */
 export function newestAttempt(state: RunState): Attempt | undefined {
   return state.attempts.at(-1)
