@@ -80,7 +80,9 @@ def load_case(path: Path) -> Case:
     try:
         tensors = load_file(tensors_path)
     except Exception as cause:
-        raise UserError("CASE_INVALID", f"{tensors_path}: expected the case's tensors, got {cause}", "keep both files of a case together") from cause
+        raise UserError(
+            "CASE_INVALID", f"{tensors_path}: expected the case's tensors, got {cause}", "keep both files of a case together"
+        ) from cause
     rule = (spec.get("weights") or {}).get("name", RULE)
     if rule != RULE:
         raise UserError("CASE_INVALID", f"{path}: expected weight rule {RULE}, got {rule}")
