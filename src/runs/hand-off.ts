@@ -5,7 +5,7 @@ import type { RunIdentity } from '../domain/protocol.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { findCheckpoint, type StoredCheckpoint } from '../store/checkpoints.ts'
 import { findRun, type Run } from '../store/runs.ts'
-import { parseAddress } from './address.ts'
+import { type Address, parseAddress } from './address.ts'
 
 type Use = Stage['init']['use']
 
@@ -61,12 +61,24 @@ export function findWeights(
   }
   const path = resolve(where.cwd, address)
   if (existsSync(path)) return { path, parent: null }
-  const parsed = parseAddress(address)
-  if (parsed.kind !== 'run') {
-    throw new UserError('WEIGHTS_MISSING', `${address}: expected a folder, a file or a run, got nothing there`, { hint: 'check the path' })
+  const parsed = runAddress(address)
+  if (!parsed) {
+    throw new UserError('WEIGHTS_MISSING', `${address}: expected weights (a folder, a file or a run), got nothing at ${path}`, {
+      hint: 'check the path, or write RUN or RUN@STEP',
+    })
   }
   const run = findRun(where.runsFolder, parsed.run)
   return weightsOf(run, findCheckpoint(run, parsed.checkpoint ?? (use === 'best' ? 'best' : undefined)), use)
+}
+
+function runAddress(text: string): Extract<Address, { kind: 'run' }> | undefined {
+  try {
+    const address = parseAddress(text)
+    return address.kind === 'run' ? address : undefined
+  } catch (cause) {
+    if (cause instanceof UserError) return undefined
+    throw cause
+  }
 }
 
 /** What each verb does with a checkpoint's parts. */

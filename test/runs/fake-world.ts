@@ -6,6 +6,7 @@ import type { RunEvent } from '../../src/domain/run/state.ts'
 import { defaultStage } from '../../src/domain/stage/fields.ts'
 import type { StageSide } from '../../src/domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../../src/domain/stage/schema.ts'
+import { processesWhere } from '../../src/engines/process-identity.ts'
 import { attach } from '../../src/runs/attach.ts'
 import { prepareRun, startRun } from '../../src/runs/launch.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
@@ -41,7 +42,9 @@ export const folderTest = test.extend<{ folder: string }>({
   folder: async ({}, use) => {
     const folder = mkdtempSync(join(tmpdir(), 'run-'))
     await use(folder)
-    rmSync(folder, { recursive: true, force: true })
+    // A test that failed leaves its processes.
+    for (const { pid } of processesWhere((words) => words.some((word) => word.startsWith(folder)))) process.kill(pid, 'SIGKILL')
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
   },
 })
 
