@@ -21,7 +21,9 @@ interface Surveyed {
   readonly script: string | null
   readonly source_kind: string
   readonly trainer: string
-  readonly launcher: { type: string; cli?: Record<string, FlagValue>; config?: LauncherFile; num_processes?: number; nodes?: number } | null
+  readonly launcher:
+    | ({ type: string; cli?: Record<string, FlagValue>; config?: LauncherFile; num_processes?: number; nodes?: number } & MegatronLaunch)
+    | null
   readonly env?: Record<string, FlagValue>
   readonly args: Record<string, unknown>
   readonly init_from_stage?: string | null
@@ -29,6 +31,14 @@ interface Surveyed {
   readonly notes?: readonly string[]
   readonly confidence: string
   readonly matching_script_records?: readonly string[]
+}
+
+/** Variables of a Megatron script that its arguments are computed from. */
+interface MegatronLaunch {
+  readonly tp?: number
+  readonly cp?: number
+  readonly micro_batch_size?: number
+  readonly grad_acc?: number
 }
 
 interface LauncherFile {
@@ -127,7 +137,14 @@ function launchOf(record: Surveyed): { launch: LaunchRecord; files: Record<strin
   const kind = type.startsWith('torchrun') ? 'torchrun' : type
   if (launcher?.nodes !== undefined) Object.assign(options, { nnodes: launcher.nodes, nproc_per_node: 8 })
   const kept = Object.fromEntries(Object.entries(env).filter(([name]) => !/key|token|secret/i.test(name)))
-  return { launch: { trainer: record.trainer, launcher: kind, launcherOptions: options, environment: kept, arguments: shell }, files }
+  const environment = { ...kept, ...megatronVariables(launcher) }
+  return { launch: { trainer: record.trainer, launcher: kind, launcherOptions: options, environment, arguments: shell }, files }
+}
+
+function megatronVariables(launcher: Surveyed['launcher']): Record<string, number> {
+  if (launcher?.grad_acc === undefined) return {}
+  const { nodes = 1, tp = 1, cp = 1, micro_batch_size: micro = 1, grad_acc: steps } = launcher
+  return { NUM_NPUS: 8 * nodes, WORLD_SIZE: 8 * nodes, TP: tp, CP: cp, MBS: micro, GRAD_ACC_STEP: steps }
 }
 
 function parentOf({ record, address }: Entry): Entry | undefined {

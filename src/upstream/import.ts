@@ -13,6 +13,7 @@ import { readShell, type ShellScript } from './shell.ts'
 import { readSidecars } from './sidecars.ts'
 import { StageBuilder } from './stage-builder.ts'
 import type { FlagSpec, FlagValue, Trainer } from './trainer.ts'
+import { treeFindings } from './tree-findings.ts'
 
 export interface ImportOptions {
   /** How the script is called in origins and findings. */
@@ -84,7 +85,7 @@ class StageImport {
     this.readLaunch(builder)
     const read = options.readFile ?? noFile
     this.findings.push(...readSidecars(builder, this.effective, trainer, read, options.file))
-    if (trainer.family === 'megatron') foldMegatron(builder, this.detected.parsed.given, read, (flag) => this.originOf(flag))
+    if (trainer.family === 'megatron') this.foldMegatron(builder, read)
     const complete = builder.build()
     this.keepRest(builder)
     const stage = { ...complete, upstream: builder.peek().upstream }
@@ -102,7 +103,7 @@ class StageImport {
       given: this.detected.parsed.given,
       findings,
     }
-    return { ...imported, findings: [...findings, ...releaseFindings(imported)] }
+    return { ...imported, findings: [...findings, ...releaseFindings(imported), ...treeFindings(imported, read)] }
   }
 
   /** Values of all flags, given or by default, into the fields they have. */
@@ -163,13 +164,8 @@ class StageImport {
     const project = this.shell.variables.get('PROJECT')
     if (project && !project.value.includes('$')) {
       const { line, column } = project.place
-      builder.keep(launchKeys.project, this.secrets.without(project.value), {
-        layer: 'script',
-        file: this.options.file,
-        line,
-        column,
-        name: 'PROJECT',
-      })
+      const origin = { layer: 'script', file: this.options.file, line, column, name: 'PROJECT' } as const
+      builder.keep(launchKeys.project, this.secrets.without(project.value), origin)
     }
     this.readParallelism(builder, place)
   }
@@ -202,6 +198,15 @@ class StageImport {
         name: 'gradient_clipping',
       })
     }
+  }
+
+  private foldMegatron(builder: StageBuilder, read: ReadText): void {
+    foldMegatron(builder, this.detected.parsed.given, read, (flag) => this.originOf(flag))
+    const micro = this.shell.variables.get('GRAD_ACC_STEP')
+    const steps = wholeOf(micro?.value)
+    if (micro === undefined || steps === undefined || steps < 1) return
+    const { line, column } = micro.place
+    builder.set({ 'batch.accumulate': steps }, { layer: 'script', file: this.options.file, line, column, name: 'GRAD_ACC_STEP' })
   }
 
   private argument(name: string): string | undefined {

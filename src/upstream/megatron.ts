@@ -33,6 +33,11 @@ export function foldMegatron(
     const scalars = flattened(text)
     for (const [name, value] of scalars) builder.keep(`${prefix}.${name}`, value, { ...origin, name })
     builder.set(fields(scalars), origin)
+    const micro =
+      scalars.get('dataloader_param.gradient_accumulation_size') ??
+      scalars.get('dataset_param.preprocess_parameters.gradient_accumulation_size')
+    if (prefix === 'data' && typeof micro === 'number' && given.get('global-batch-size')?.unset.length !== 0)
+      builder.set({ 'batch.accumulate': micro }, { ...origin, name: 'gradient_accumulation_size' })
   }
 }
 

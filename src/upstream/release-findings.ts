@@ -208,6 +208,74 @@ const rules: readonly ReleaseRule[] = [
     hint: 'a new stage refreshes the discriminator: use --pretrained_model_name_or_path',
   },
   {
+    rule: 'no-effect',
+    severity: 'warn',
+    versions: /^v1\.[23]\./,
+    families: ['vae'],
+    flags: (stage) => some(stage, 'max_steps'),
+    message: 'only the progress bar reads it: --epochs decides when training ends',
+    hint: 'give --epochs',
+  },
+  {
+    rule: 'vae-not-used',
+    severity: 'warn',
+    versions: /^v1\.3/,
+    families: ['vae'],
+    flags: (stage) => when(stage.stage.vae.latentChannels !== 8, 'model_config', 'latent_dim', 'ae', 'ae_path', 'vae.latentChannels'),
+    message:
+      'the video stages of this release use WFVAEModel_D8_4x8x8, whose latents have 8 channels; what is trained here fits none of them',
+    hint: 'train 8 channels, or train the video stages on this autoencoder',
+  },
+  {
+    rule: 'init-flag-differs',
+    severity: 'warn',
+    versions: /^v1\.3\+74a3a6f1$/,
+    families: ['inpaint'],
+    flags: (stage) => some(stage, 'pretrained_transformer_model_path'),
+    message: 'this commit reads --pretrained; tags v1.3.0 and v1.3.1 read --pretrained_transformer_model_path',
+    hint: 'give --pretrained',
+  },
+  {
+    rule: 'masks-differ-from-report',
+    severity: 'warn',
+    versions: /^v1\.3/,
+    families: ['inpaint'],
+    flags: (stage) =>
+      when(isGiven(stage, 'mask_config') && sharesAreSwapped(stage.stage.objective.maskRatios), 'mask_config', 'objective.maskRatios'),
+    message: 'the report draws 5 % continuation and 10 % random masks; here the shares are the same with owners exchanged',
+    hint: 'write continuation: 1 and random_temporal: 2 for the report’s mix',
+  },
+  {
+    rule: 'not-in-report',
+    severity: 'info',
+    versions: /^v1\.5/,
+    families: ['megatron'],
+    flags: (stage) => {
+      const { frames, height, width } = stage.stage.shape
+      const isSaid = (path: string) => stage.origins.get(path)?.layer === 'script'
+      const ownShape = `${frames}x${isSaid('shape.height') ? `${height}x${width}` : ''}`
+      const isReported = reportedShapes.some((shape) => shape.startsWith(ownShape))
+      return when(isSaid('shape.frames') && frames > 1 && !isReported, 'num_frames', 'max_height', 'max_width', 'lr', 'shape.frames')
+    },
+    message: 'the report has no video stage of this shape: it was tried and left, or it is new',
+    hint: 'expect no published weights of it',
+  },
+  {
+    rule: 'one-process-for-many',
+    severity: 'warn',
+    versions: /^v1\./,
+    families: ['diffusion', 'inpaint', 'lora', 'class', 'vae', 'videogpt'],
+    flags: (stage) => {
+      const file = stage.stage.upstream['launch.option.config_file']
+      const alone =
+        stage.stage.parallel.nodes * stage.stage.parallel.processes === 1 && stage.origins.get('parallel.processes')?.layer === 'script'
+      return when(alone && typeof file === 'string' && !isGiven(stage, 'num_processes'), 'num_processes', 'config_file', String(file))
+    },
+    message:
+      'the launcher’s file starts one process, so the global batch is that of one device; earlier releases start 8 with the same file',
+    hint: 'give --num_processes, or set it in the file',
+  },
+  {
     rule: 'steps-alternate',
     severity: 'info',
     versions: /^v1\.[23]\./,
@@ -282,6 +350,22 @@ const rules: readonly ReleaseRule[] = [
     hint: 'hidden size = heads × head size, the same in both',
   },
 ]
+
+/** Frames × height × width of the video stages in the report of v1.5. */
+const reportedShapes: readonly string[] = ['57x288x512', '121x288x512', '121x576x1024']
+
+/** Percent of each kind of mask in the report of v1.3. */
+const reportedMasks: Readonly<Record<string, number>> = { t2iv: 5, i2v: 40, transition: 40, continuation: 5, clear: 0, random_temporal: 10 }
+
+/** Whether a mix has the report's shares, given to other masks. */
+function sharesAreSwapped(ratios: Readonly<Record<string, number>>): boolean {
+  const kinds = Object.keys(reportedMasks)
+  const sum = kinds.reduce((total, kind) => total + (ratios[kind] ?? 0), 0)
+  const shares = kinds.map((kind) => Math.round((100 * (ratios[kind] ?? 0)) / sum))
+  const reported = kinds.map((kind) => reportedMasks[kind] ?? 0)
+  const ordered = (list: readonly number[]) => list.toSorted((a, b) => a - b).join()
+  return ordered(shares) === ordered(reported) && shares.join() !== reported.join()
+}
 
 function some(stage: ImportedStage, ...flags: string[]): readonly string[] | undefined {
   const found = flags.filter((flag) => isGiven(stage, flag))
