@@ -1,6 +1,6 @@
 import type { RunEvent } from '../domain/run/state.ts'
 import type { Output, Paint } from './terminal.ts'
-import { widthOf } from './terminal.ts'
+import { cut, cutColoured, printable, widthOf } from './terminal.ts'
 
 const bars = '▁▂▃▄▅▆▇█'
 const redrawMs = 200
@@ -46,7 +46,7 @@ export class Progress {
   readonly #out: Output
   readonly #paint: Paint
   readonly #title: string
-  readonly #losses: number[] = []
+  readonly #losses: { readonly step: number; readonly loss: number }[] = []
   #drawn = 0
   #lastDraw = 0
   #lastPlain = 0
@@ -69,8 +69,8 @@ export class Progress {
   add({ event }: RunEvent): void {
     switch (event.event) {
       case 'started':
-        this.#step = event.step
         this.#steps = event.steps
+        this.#goTo(event.step)
         break
       case 'step':
         this.#addStep(event)
@@ -96,9 +96,7 @@ export class Progress {
         this.#note(`incident: ${event.message}; ${event.action}`)
         break
       case 'command':
-        this.#note(
-          `${event.name} ${event.path ?? ''} ${event.status} from step ${event.step}${event.effective == null ? '' : `: ${JSON.stringify(event.effective)}`}`,
-        )
+        this.#addCommand(event)
         break
       case 'sample':
         this.#note(`sample ${event.path}`)
@@ -118,11 +116,25 @@ export class Progress {
     this.#drawn = 0
   }
 
+  /** Forgets the steps that a continued or rolled-back run does again. */
+  #goTo(step: number): void {
+    while ((this.#losses.at(-1)?.step ?? 0) > step) this.#losses.pop()
+    this.#lastPlain = Math.min(this.#lastPlain, step)
+    this.#step = step
+  }
+
+  #addCommand({ name, path, status, step, effective }: Extract<RunEvent['event'], { event: 'command' }>): void {
+    if (path === 'steps' && status === 'applied' && typeof effective === 'number') this.#steps = effective
+    const value = effective == null ? '' : `: ${JSON.stringify(effective)}`
+    this.#note(`${name}${typeof path === 'string' ? ` ${path}` : ''} ${status} from step ${step}${value}`)
+  }
+
   #addStep(event: Extract<RunEvent['event'], { event: 'step' }>): void {
+    this.#goTo(event.step - 1)
     this.#step = event.step
     // After a loss that is no number the mean begins anew; before, it would stay none for ever.
     this.#loss = Number.isFinite(this.#loss) ? 0.95 * (this.#loss ?? 0) + 0.05 * event.loss : event.loss
-    this.#losses.push(event.loss)
+    this.#losses.push({ step: event.step, loss: event.loss })
     this.#learningRate = event.learningRate
     this.#secondsPerStep =
       this.#secondsPerStep === undefined ? event.secondsPerStep : 0.9 * this.#secondsPerStep + 0.1 * event.secondsPerStep
@@ -147,8 +159,8 @@ export class Progress {
   }
 
   #note(text: string): void {
-    this.#notice = text
-    this.#plain(text)
+    this.#notice = printable(text)
+    this.#plain(this.#notice)
   }
 
   #plain(text: string): void {
@@ -160,15 +172,16 @@ export class Progress {
     const now = performance.now()
     if (!force && now - this.#lastDraw < redrawMs) return
     this.#lastDraw = now
-    const lines = this.#lines(widthOf(this.#out))
+    const width = widthOf(this.#out)
+    const lines = this.#lines(width)
     const back = this.#drawn > 0 ? `\u001b[${this.#drawn}A` : ''
-    this.#out.write(back + lines.map((line) => `\r\u001b[2K${line}\n`).join(''))
+    this.#out.write(back + lines.map((line) => `\r\u001b[2K${cutColoured(line, this.#out.columns ?? width)}\n`).join(''))
     this.#drawn = lines.length
   }
 
   #lines(width: number): string[] {
     const { bold, dim, cyan, green } = this.#paint
-    const share = this.#steps === 0 ? 0 : this.#step / this.#steps
+    const share = this.#steps === 0 ? 0 : Math.min(1, this.#step / this.#steps)
     const barWidth = Math.max(10, Math.min(36, width - 40))
     const full = Math.round(share * barWidth)
     const bar = green('━'.repeat(full)) + dim('━'.repeat(barWidth - full))
@@ -177,8 +190,13 @@ export class Progress {
     return [
       `${bold(this.#title)}  ${bar} ${this.#step}/${this.#steps}  ${dim(`${duration(this.#secondsLeft())} left`)}`,
       `  loss ${bold(brief(this.#loss))}   held-out ${bold(this.#heldOutText())}   lr ${brief(this.#learningRate)}   ${speed}${memory}`,
-      `  ${cyan(sparkline(this.#losses, Math.min(60, width - 4)))}`,
-      `  ${dim(this.#notice.slice(0, width - 4))}`,
+      `  ${cyan(
+        sparkline(
+          this.#losses.map(({ loss }) => loss),
+          Math.min(60, width - 4),
+        ),
+      )}`,
+      `  ${dim(cut(this.#notice, width - 4))}`,
     ]
   }
 }

@@ -72,6 +72,20 @@ export function cut(text: string, columns: number): string {
   return letters.length <= columns ? text : `${letters.slice(0, Math.max(0, columns - 1)).join('')}…`
 }
 
+/** A coloured text cut to a number of columns; what follows is not coloured by it. */
+export function cutColoured(text: string, columns: number): string {
+  if (columnsOf(text) <= columns) return text
+  let left = Math.max(0, columns)
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: colour codes start with one
+  const parts = text.split(/(\u001b\[\d+m)/).map((part) => {
+    if (part.startsWith('\u001b')) return part
+    const kept = [...part].slice(0, left)
+    left -= kept.length
+    return kept.join('')
+  })
+  return parts.join('')
+}
+
 /** A text in lines of at most `columns`, broken between words; a longer word is broken where the line ends. Takes no colours. */
 export function wrapped(text: string, columns: number): string[] {
   const lines: string[] = []
