@@ -50,6 +50,22 @@ def _plan(stage: dict[str, Any], source: str | None) -> dict[str, Any]:
     return answer
 
 
+def _data_check(stage: dict[str, Any], source: str) -> dict[str, Any]:
+    """What every rule makes of a data set, from its metadata alone."""
+    from osplan.data.check import check
+    from osplan.domain.stage import decode_stage
+
+    decoded = decode_stage(stage)
+    return check(source, decoded, decoded.parallel.processes * decoded.parallel.nodes)
+
+
+def _data_init(folder: str) -> dict[str, Any]:
+    """Writes a list file and an annotation for a folder of clips."""
+    from osplan.data.check import write_list_of
+
+    return write_list_of(folder)
+
+
 def _camel(name: str) -> str:
     from osplan.domain.protocol import camel
 
@@ -78,6 +94,8 @@ def _exit() -> None:
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "ping": _ping,
     "plan": _plan,
+    "dataCheck": _data_check,
+    "dataInit": _data_init,
     "echo": _echo,
     "sleep": _sleep,
     "notANumber": _not_a_number,

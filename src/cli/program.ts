@@ -2,11 +2,13 @@ import yargs, { type CommandModule } from 'yargs'
 import { UserError } from '../domain/errors.ts'
 import { nearestName } from '../domain/nearest.ts'
 import { configCommand } from './config.ts'
+import { dataCommand } from './data.ts'
 import { diffCommand } from './diff.ts'
 import { doctorCommand } from './doctor.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
 import { lintCommand } from './lint.ts'
+import { parityCommand } from './parity.ts'
 import { planCommand } from './plan.ts'
 import { quickstartCommand } from './quickstart.ts'
 import { runCommands } from './run-commands.ts'
@@ -32,7 +34,9 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     importCommand(world),
     exportCommand(world),
     configCommand(world),
+    dataCommand(world),
     weightsCommand(world),
+    parityCommand(world),
     doctorCommand(world),
     scriptCommand(world),
     superviseCommand(world),

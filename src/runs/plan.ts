@@ -57,6 +57,43 @@ function opened(world: RunsWorld): Promise<Interpreter> {
   return interpreter
 }
 
+/** What every rule makes of a stage's data, from its metadata alone. */
+export interface DataReport {
+  readonly entries: number
+  readonly kept: number
+  readonly heldOut: number
+  readonly training: number
+  readonly empty: boolean
+  readonly dropped: readonly {
+    readonly rule: string
+    readonly clips: number
+    readonly examples: readonly string[]
+    readonly remedy: string
+    readonly change: { readonly setting: string; readonly from: unknown; readonly to: unknown; readonly keeps: number } | null
+  }[]
+  readonly buckets: readonly {
+    readonly frames: number
+    readonly height: number
+    readonly width: number
+    readonly clips: number
+    readonly batches: number
+  }[]
+  readonly globalBatch: number
+  readonly stepsPerEpoch: number
+  readonly endsAt: number
+  readonly endsBecause: string
+}
+
+/** Checks the data of a stage. Raises UserErrors DATA_…. */
+export async function checkStageData(stage: Stage, source: string, world: RunsWorld): Promise<DataReport> {
+  return (await (await opened(world)).invoke('dataCheck', { stage, source: resolve(world.cwd, source) })) as DataReport
+}
+
+/** Writes upstream's list file and annotation for a folder of clips; returns what was written. */
+export async function initData(folder: string, world: RunsWorld): Promise<Readonly<Record<string, unknown>>> {
+  return (await (await opened(world)).invoke('dataInit', { folder: resolve(world.cwd, folder) })) as Readonly<Record<string, unknown>>
+}
+
 /** Plans one stage. What it says of parameters, learning rate, memory and data comes from Python and nowhere else. */
 export async function planStage(side: StageSide, world: RunsWorld): Promise<StagePlan> {
   const { stage } = side

@@ -1,0 +1,70 @@
+import { UserError } from '../domain/errors.ts'
+import { resolveSide } from '../runs/addresses.ts'
+import { checkStageData, type DataReport, initData as writeAnnotation } from '../runs/plan.ts'
+import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
+import type { RunOptions, TrainingWorld } from './run-world.ts'
+import { paintFor, printable, writeJson } from './terminal.ts'
+
+const shownExamples = 3
+
+export interface DataInitArguments extends RunOptions {
+  folder: string
+}
+
+export interface DataCheckArguments extends RunOptions {
+  recipe: string
+  data: string | undefined
+  set: string[]
+  json: boolean
+}
+
+/** Writes the annotation of a folder. */
+export async function initData({ folder, runs, pythonEnv }: DataInitArguments, world: TrainingWorld): Promise<void> {
+  const written = await writeAnnotation(folder, await world.runsWorld({ runsFolder: runsFolderOf(runs, world), pythonEnv }))
+  world.stdout.write(
+    Object.entries(written)
+      .map(([name, value]) => `${name}: ${printable(JSON.stringify(value))}\n`)
+      .join(''),
+  )
+}
+
+/** Says what a stage would make of its data. Exit code 1 where nothing would be left to train on. */
+export async function checkData(args: DataCheckArguments, world: TrainingWorld): Promise<void> {
+  const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
+  const { stage } = await resolveSide(args.recipe, {
+    cwd: world.cwd,
+    runsFolder: runs.runsFolder,
+    upstreamCheckout: upstreamCheckoutOf(undefined, world),
+    set: args.set,
+  })
+  const source = args.data ?? stage.data.source
+  if (source === null) throw new UserError('DATA_MISSING', `${args.recipe}: expected data.source, got none`, { hint: 'pass --data FOLDER' })
+  const report = await checkStageData(stage, source, runs)
+  if (args.json) writeJson(world.stdout, report)
+  else
+    world.stdout.write(
+      reportLines(report, world)
+        .map((line) => `${line}\n`)
+        .join(''),
+    )
+  if (report.empty) world.setExitCode(1)
+}
+
+function reportLines(report: DataReport, world: TrainingWorld): string[] {
+  const { bold, dim, yellow } = paintFor(world.stdout, world.env)
+  const dropped = report.dropped.flatMap(({ rule, clips, examples, remedy, change }) => [
+    `  ${yellow(`dropped ${clips}`)} ${rule}`,
+    `    ${dim(examples.slice(0, shownExamples).map(printable).join(', '))}`,
+    `    ${change ? `${change.setting}: ${String(change.from)} → ${String(change.to)} keeps ${change.keeps} of them` : remedy}`,
+  ])
+  const buckets = report.buckets.map(
+    ({ frames, height, width, clips, batches }) =>
+      `  ${`${frames}×${height}×${width}`.padEnd(14)} ${clips} clips, ${batches} batches an epoch`,
+  )
+  return [
+    `${bold(`${report.training} clips to train on`)}, ${report.heldOut} held out, of ${report.entries}`,
+    ...dropped,
+    ...buckets,
+    `  ${report.globalBatch} clips a step, ${report.stepsPerEpoch} steps an epoch; ends at step ${report.endsAt}: ${report.endsBecause}`,
+  ]
+}
