@@ -2,6 +2,7 @@ import { parseAddress } from '../runs/address.ts'
 import { resolveSides } from '../runs/addresses.ts'
 import { withData } from '../runs/chain.ts'
 import { planStage, type StagePlan } from '../runs/plan.ts'
+import { planLines } from '../weights/text.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { brief, sparkline } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
@@ -16,7 +17,7 @@ export interface PlanArguments extends RunOptions {
 
 const formatVersion = 1
 
-/** Plans every stage an address names. */
+/** Plans every stage an address names. Exit code 1 where starting weights do not fit. */
 export async function runPlan(args: PlanArguments, world: TrainingWorld): Promise<void> {
   const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
   parseAddress(args.recipe)
@@ -29,6 +30,7 @@ export async function runPlan(args: PlanArguments, world: TrainingWorld): Promis
     if (!args.json) printPlan(plan, world)
   }
   if (args.json) writeJson(world.stdout, { formatVersion, plans: plans.map(planJson) })
+  if (plans.some(({ load }) => load && load.refused.length > 0)) world.setExitCode(1)
 }
 
 function planJson({ answers, ...rest }: StagePlan) {
@@ -42,6 +44,12 @@ export function printPlan(plan: StagePlan, world: World): void {
   const rows = rowsOf(plan, paint)
   world.stdout.write(`${paint.bold(plan.stage.name)} ${paint.dim(`(${plan.stage.kind}, ${plan.label})`)}\n`)
   world.stdout.write(rows.map(([name, text]) => `  ${paint.dim(name.padEnd(14))}${text}\n`).join(''))
+  if (plan.load)
+    world.stdout.write(
+      planLines(plan.load)
+        .map((line) => `  ${line}\n`)
+        .join(''),
+    )
   for (const { severity, message, hint } of plan.findings) world.stdout.write(`  ${severity}: ${message}\n    hint: ${hint}\n`)
 }
 

@@ -4,6 +4,9 @@ import { latentShape } from '../domain/shapes.ts'
 import type { Finding, StageSide } from '../domain/stage/origin.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { makeFolder } from '../store/files.ts'
+import { type LoadPlan, loadPlan } from '../weights/load-plan.ts'
+import { weightSet } from '../weights/weight-set.ts'
+import { findWeights } from './hand-off.ts'
 import type { RunsWorld } from './world.ts'
 
 /** What Python says of a stage before it trains. */
@@ -43,6 +46,8 @@ export interface StagePlan {
   readonly latent: { readonly frames: number; readonly height: number; readonly width: number } | undefined
   readonly tokensPerClip: number | undefined
   readonly answers: StageAnswers
+  /** How the starting weights fit, where they are there already; undefined for random ones and for those of a stage to come. */
+  readonly load: LoadPlan | undefined
   readonly findings: readonly Finding[]
 }
 
@@ -109,8 +114,16 @@ export async function planStage(side: StageSide, world: RunsWorld): Promise<Stag
     latent,
     tokensPerClip: latent && stage.kind !== 'vae' ? tokensOf(latent, stage) : undefined,
     answers,
+    load: loadOf(stage, answers, world),
     findings: side.findings,
   }
+}
+
+/** The load plan from headers alone: nothing is loaded, no process starts. */
+function loadOf({ init }: Stage, { parameters }: StageAnswers, { cwd, runsFolder }: RunsWorld): LoadPlan | undefined {
+  if (init.weights === null || init.weights.startsWith('stage:')) return undefined
+  const { path } = findWeights(init.weights, init.use, { cwd, runsFolder, earlier: new Map() })
+  return loadPlan(new Map(Object.entries(parameters.shapes)), weightSet(path).tensors, init.accept)
 }
 
 function latentOf({ shape, vae }: Stage): StagePlan['latent'] {
