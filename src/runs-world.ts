@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { closeSync, openSync } from 'node:fs'
+import { accessSync, closeSync, constants, openSync } from 'node:fs'
 import { hostname, tmpdir, userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
 import { execa } from 'execa'
@@ -34,12 +34,23 @@ export function runsWorldOf(place: {
       randomBytes(Math.ceil(digits / 2))
         .toString('hex')
         .slice(0, digits),
-    socketFolder: env.XDG_RUNTIME_DIR
-      ? join(env.XDG_RUNTIME_DIR, 'stagewright')
-      : join(tmpdir(), `stagewright-${process.getuid?.() ?? 'user'}`),
+    socketFolder: socketFolderOf(env.XDG_RUNTIME_DIR),
     actor: `${userName()}@${hostname()}`,
     upstreamCheckout: place.upstreamCheckout,
   }
+}
+
+/** The session's own folder where there is one: another user's session, or none at all, leaves a path that cannot be written. */
+function socketFolderOf(session: string | undefined): string {
+  try {
+    if (session) {
+      accessSync(session, constants.W_OK)
+      return join(session, 'stagewright')
+    }
+  } catch {
+    // As if there were none.
+  }
+  return join(tmpdir(), `stagewright-${process.getuid?.() ?? 'user'}`)
 }
 
 /** A user of a container may have a number and no name. */

@@ -16,7 +16,7 @@ export interface PythonEnvironment {
  */
 export function findPython(packageRoot: string, env: Readonly<Record<string, string | undefined>>): PythonEnvironment {
   const pythonPath = join(packageRoot, 'python')
-  const chosen = env.STAGEWRIGHT_PYTHON_ENV
+  const chosen = env.STAGEWRIGHT_PYTHON_ENV || undefined
   const folder = chosen ?? join(packageRoot, '.venv')
   const python = [join(folder, 'bin', 'python'), folder].find((path) => existsSync(path) && statSync(path).isFile())
   if (python !== undefined) return { python, pythonPath }

@@ -1,3 +1,4 @@
+import { UserError } from '../domain/errors.ts'
 import { type RunEnd, runEnd } from '../domain/run/state.ts'
 import { attach } from '../runs/attach.ts'
 import { stopRun } from '../runs/control.ts'
@@ -26,7 +27,11 @@ export async function follow(
     world.stderr.write(times === 1 ? '\nstopping at the next step, with a checkpoint; Ctrl-C again kills\n' : '\nkilling\n')
     started.when
       .then(() => stopRun(run, times === 1 ? { reason: 'Ctrl-C' } : { kill: true }, runs))
-      .catch((cause: unknown) => world.stderr.write(`${cause instanceof Error ? cause.message : String(cause)}\n`))
+      .catch((cause: unknown) => {
+        // It ended by itself or by the second Ctrl-C; how, is said below.
+        if (cause instanceof UserError && cause.code === 'RUN_NOT_ACTIVE') return
+        world.stderr.write(`${cause instanceof Error ? cause.message : String(cause)}\n`)
+      })
   })
   let end: RunEnd | undefined
   try {

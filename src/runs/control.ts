@@ -10,7 +10,7 @@ import type { JobHandle } from '../engines/engine.ts'
 import { writeAtomically } from '../store/files.ts'
 import { type JournalReader, trainerJournal } from '../store/journal.ts'
 import { filesOf, type Run, requestKill } from '../store/runs.ts'
-import { settledState } from './supervise.ts'
+import { isGone, settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
 const pollMs = 100
@@ -36,7 +36,7 @@ export async function sendCommand(run: Run, ask: Ask, world: RunsWorld): Promise
   const reader = trainerJournal(filesOf(run.folder).trainer)
   reader.next()
   if (!client) writeAtomically(join(filesOf(run.folder).commands, `${command.id}.json`), JSON.stringify(command))
-  const answer = (client && (await overSocket(client, command))) ?? (await fromJournal(run, command, reader, world))
+  const answer = (client && (await overSocket(client, command))) ?? (await fromJournal(run, attempt, command, reader, world))
   if (answer.status === 'refused') {
     throw new UserError('COMMAND_REFUSED', `${run.id}: expected ${ask.name} to be applied, got: ${answer.message ?? 'refused'}`, {
       hint: 'see `stagewright show`',
@@ -83,18 +83,31 @@ async function overSocket(client: TrainerClient, { name, ...params }: Command): 
   }
 }
 
-async function fromJournal(run: Run, command: Command, reader: JournalReader<TrainerEvent>, world: RunsWorld): Promise<Acknowledgement> {
+async function fromJournal(
+  run: Run,
+  attempt: Attempt,
+  command: Command,
+  reader: JournalReader<TrainerEvent>,
+  world: RunsWorld,
+): Promise<Acknowledgement> {
   for (let look = 1; ; look += 1) {
-    const hasEnded = look % looksPerSettling === 0 && newestAttempt(await settledState(run, world))?.end !== undefined
+    const isOver = look % looksPerSettling === 0 && (await hasEnded(run, attempt, world))
     const answer = reader.next().find((event): event is Acknowledgement => event.event === 'command' && event.id === command.id)
     if (answer) return answer
-    if (hasEnded) {
+    if (isOver) {
       rmSync(join(filesOf(run.folder).commands, `${command.id}.json`), { force: true })
       const message = `${run.id}: expected an answer to ${command.name}, got the end of the run`
       throw new UserError('RUN_NOT_ACTIVE', message, { hint: `stagewright show ${run.id}`, exitCode: 1 })
     }
     await sleep(pollMs)
   }
+}
+
+/** Reads the whole journal only once the process is gone: that of a long run takes its time. */
+async function hasEnded(run: Run, attempt: Attempt, world: RunsWorld): Promise<boolean> {
+  if (!isGone(run, attempt, world.now().getTime() / 1000, world.engine)) return false
+  const { attempts } = await settledState(run, world)
+  return attempts.find(({ number }) => number === attempt.number)?.end !== undefined
 }
 
 /** Ends a run at the next step boundary with a checkpoint; `kill` leaves it no time. */

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -64,6 +64,20 @@ describe('finding a run', () => {
     expect(findRun(runsFolder, '20261125-060101').id).toBe(first.id)
     expect(findRun(runsFolder, 'vae').id).toBe(first.id)
     expect(findRun(runsFolder, 'latest').id).toBe(second.id)
+  })
+
+  test('of two made in the same second the later is the latest, whatever their names', () => {
+    const first = made('z', 1)
+    const second = made('a', 1)
+    const identityOf = (run: Run) => JSON.parse(readFileSync(filesOf(run.folder).identity, 'utf8')) as object
+    writeFileSync(filesOf(second.folder).identity, JSON.stringify({ ...identityOf(second), createdAt: '2026-11-25T06:01:01.500Z' }))
+    expect(findRun(runsFolder, 'latest').id).toBe(second.id)
+    expect(listRuns(runsFolder).map(({ id }) => id)).toEqual([first.id, second.id])
+  })
+
+  test.each(['', '.', '..', '../x', '/etc', '%2e', '*', 'latest/..'])('“%s” is no address of a run', (address) => {
+    made('vae', 1)
+    expect(() => findRun(runsFolder, address)).toThrow(expect.objectContaining({ code: 'RUN_UNKNOWN' }))
   })
 
   test('an unclear, an unknown and an empty one are told apart', () => {
