@@ -95,15 +95,10 @@ async function readSides(
         address.version === undefined ? ourDefaults(text) : (await import('./script-sides.ts')).trainerDefaults(address.version, text),
       ]
     case 'script':
-      return (await import('./script-sides.ts')).scriptSides(resolve(context.cwd, address.file), text, context.trainer)
-    case 'upstream script':
-      return (await import('./script-sides.ts')).upstreamScriptSides(
-        context.upstreamCheckout,
-        address.version,
-        address.path,
-        text,
-        context.trainer,
-      )
+    case 'upstream script': {
+      const [{ someLaunchesOf }, { findScript }] = await Promise.all([import('./script-sides.ts'), import('./import-scripts.ts')])
+      return someLaunchesOf(findScript(address, text, context), text)
+    }
     case 'run':
       return [(await import('./run-side.ts')).runSide(context.runsFolder, address.run, address.checkpoint)]
     case 'catalogue':

@@ -1,13 +1,10 @@
-import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { UserError } from '../domain/errors.ts'
 import { stageFindings } from '../domain/findings/stage-findings.ts'
 import { areTwins, twinFindings } from '../domain/findings/twin-rules.ts'
 import type { Finding, Severity, StageSide } from '../domain/stage/origin.ts'
-import { findingsWithoutStage } from '../upstream/import.ts'
 import { lineageFindings, lineageOf } from '../upstream/lineage.ts'
 import { parseAddress } from './address.ts'
 import { type AddressContext, resolveSides } from './addresses.ts'
+import { importedScript } from './import-scripts.ts'
 
 const order: Readonly<Record<Severity, number>> = { error: 0, warn: 1, info: 2 }
 
@@ -63,27 +60,12 @@ interface Group {
 
 async function sidesOrFindings(address: string, context: AddressContext): Promise<Group> {
   const parsed = parseAddress(address)
-  const kind =
-    parsed.kind === 'upstream script'
-      ? 'script'
-      : parsed.kind === 'recipe' || parsed.kind === 'script' || parsed.kind === 'catalogue'
-        ? parsed.kind
-        : 'other'
-  try {
-    return { kind, sides: await resolveSides(address, context), findings: [] }
-  } catch (cause) {
-    if (!(cause instanceof UserError) || cause.code !== 'SCRIPT_LAUNCH' || parsed.kind !== 'script') throw cause
-    const findings = findingsWithoutStage(readFileSync(resolve(context.cwd, parsed.file), 'utf8'), address)
-    const none = {
-      rule: 'no-launch',
-      severity: 'error' as const,
-      message: cause.message,
-      where: { file: address, line: 1, column: 1 },
-      paths: [],
-      hint: 'the script starts no trainer that is known; a command that is cut short starts none either',
-    }
-    return { kind, sides: [], findings: [...findings, none] }
+  if (parsed.kind === 'script' || parsed.kind === 'upstream script') {
+    const { stages, findings } = importedScript(parsed, address, context)
+    return { kind: 'script', sides: stages, findings }
   }
+  const kind = parsed.kind === 'recipe' || parsed.kind === 'catalogue' ? parsed.kind : 'other'
+  return { kind, sides: await resolveSides(address, context), findings: [] }
 }
 
 /** Within a recipe: the stage named by `stage:NAME`, else the one above of the same kind. */

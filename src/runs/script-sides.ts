@@ -9,26 +9,33 @@ import { isKnownVersion, trainersOf } from '../upstream/trainer.ts'
 
 const mostBytes = 4 * 1024 * 1024
 
-/** Every launch of a script on this machine. Files it names are looked up beside it and in the folders above. */
-export function scriptSides(file: string, label: string, trainer?: string): readonly ImportedStage[] {
+/** A script as it was found, and how the files it names are read. */
+export interface FoundScript {
+  readonly text: string
+  readonly trainer: string | undefined
+  readonly readFile: (path: string) => string | undefined
+}
+
+/** A script on this machine. Files it names are looked up beside it and in the folders above. Raises UserError SCRIPT_FILE. */
+export function scriptOnDisk(file: string, label: string, trainer?: string): FoundScript {
   const text = readSmall(file)
   if (text === undefined) {
     throw new UserError('SCRIPT_FILE', `${label}: expected a readable script of at most 4 MiB, got none`, { hint: 'check the name' })
   }
-  return launchesOf(importScript(text, { file: label, trainer, readFile: (path) => readNear(dirname(file), path) }), label)
+  return { text, trainer, readFile: (path) => readNear(dirname(file), path) }
 }
 
 /**
- * Every launch of a script at a version or commit, read from a checkout with `git show`, so that nothing is checked out.
- * The trainer is that of the version; of a commit whose parsers are not known it is detected.
+ * A script at a version or commit, read from a checkout with `git show`, so that nothing is checked out. The trainer is that of the
+ * version; of a commit whose parsers are not known it is detected. Raises UserErrors UPSTREAM_CHECKOUT and SCRIPT_FILE.
  */
-export function upstreamScriptSides(
+export function scriptAtVersion(
   checkout: string | undefined,
   version: string,
   path: string,
   label: string,
   trainer: string | undefined = isKnownVersion(version) ? version : undefined,
-): readonly ImportedStage[] {
+): FoundScript {
   if (checkout === undefined) {
     throw new UserError('UPSTREAM_CHECKOUT', `${label}: expected a checkout of Open-Sora-Plan to read it from, got none`, {
       hint: 'give --upstream FOLDER, or set STAGEWRIGHT_UPSTREAM',
@@ -41,7 +48,22 @@ export function upstreamScriptSides(
     })
   }
   const readFile = (named: string) => (leavesFolder(named) ? undefined : atVersion(checkout, version, posix.normalize(named)))
-  return launchesOf(importScript(text, { file: label, trainer, readFile }), label)
+  return { text, trainer, readFile }
+}
+
+/** Every launch of a script, with labels that tell them apart; none where it starts no trainer. */
+export function launchesOf({ text, trainer, readFile }: FoundScript, label: string): readonly ImportedStage[] {
+  const sides = importScript(text, { file: label, trainer, readFile })
+  return sides.length > 1 ? sides.map((side) => ({ ...side, label: `${label} (${side.stage.name})` })) : sides
+}
+
+/** As `launchesOf`. Raises UserError SCRIPT_LAUNCH where the script starts no trainer. */
+export function someLaunchesOf(script: FoundScript, label: string): readonly ImportedStage[] {
+  const sides = launchesOf(script, label)
+  if (sides.length > 0) return sides
+  throw new UserError('SCRIPT_LAUNCH', `${label}: expected the launch of one of upstream’s trainers, got none`, {
+    hint: '`stagewright lint` says what it found; --trainer names a version',
+  })
 }
 
 /** What the text-to-video trainer of a version does with no option at all. */
@@ -50,14 +72,6 @@ export function trainerDefaults(version: string, label: string): StageSide {
   const [side] = importScript(`python ${trainer?.path}`, { file: label, trainer: version })
   if (side) return { ...side, findings: [] }
   throw new UserError('UPSTREAM_VERSION', `${label}: expected a version whose trainer is known, got ${version}`)
-}
-
-function launchesOf(sides: readonly ImportedStage[], label: string): readonly ImportedStage[] {
-  if (sides.length === 1) return sides
-  if (sides.length > 1) return sides.map((side) => ({ ...side, label: `${label} (${side.stage.name})` }))
-  throw new UserError('SCRIPT_LAUNCH', `${label}: expected the launch of one of upstream’s trainers, got none`, {
-    hint: '`stagewright lint` says what it found; --trainer names a version',
-  })
 }
 
 function readNear(folder: string, named: string): string | undefined {

@@ -45,10 +45,10 @@ export function importScript(text: string, options: ImportOptions): ImportedStag
   })
 }
 
-/** Findings of a script that starts no known trainer; for one that does they stand with its stages. */
-export function findingsWithoutStage(text: string, file: string): readonly Finding[] {
+/** Findings of a script that starts no known trainer, and how many commands it has; for one that does they stand with its stages. */
+export function findingsWithoutStage(text: string, file: string): { readonly findings: readonly Finding[]; readonly commands: number } {
   const shell = readShell(text)
-  return scriptFindings(shell, new Secrets(shell), file)
+  return { findings: scriptFindings(shell, new Secrets(shell), file), commands: shell.commands.length }
 }
 
 function stageName(file: string, number: number | undefined): string {
