@@ -55,6 +55,12 @@ export async function follow(
   return settled
 }
 
+/** Names a run and starts it. Inside `follow`, so that a Ctrl-C by whoever has read the name is heard. */
+export async function announced(run: Run, start: () => Promise<void>, world: TrainingWorld): Promise<void> {
+  world.stdout.write(`run ${run.id}\n`)
+  await start()
+}
+
 /** Says how a run ended; for a bad end with the last lines of its log and what to try. */
 export function sayEnd(run: Run, end: RunEnd, world: TrainingWorld, runs: RunsWorld): void {
   const paint = paintFor(world.stdout, world.env)

@@ -11,7 +11,7 @@ import { settledState } from '../runs/supervise.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { findRun, type Run, readState } from '../store/runs.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
-import { exitCodeOf, follow, sayEnd } from './follow.ts'
+import { announced, exitCodeOf, follow, sayEnd } from './follow.ts'
 import { printHandOff } from './hand-off-text.ts'
 import { brief, duration } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
@@ -94,8 +94,8 @@ function withParentData(side: StageSide, run: Run): StageSide {
 
 async function startPrepared({ run, handOff }: Prepared, args: RunArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
   printHandOff(handOff, world)
-  world.stdout.write(`run ${run.id}\n`)
-  await followUnlessDetached(run, args, world, runs, { start: () => startRun(run, runs), fromAttempt: 1 })
+  const start = () => announced(run, () => startRun(run, runs), world)
+  await followUnlessDetached(run, args, world, runs, { start, fromAttempt: 1 })
 }
 
 async function followUnlessDetached(

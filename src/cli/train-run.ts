@@ -10,7 +10,7 @@ import { type Prepared, prepareRun, startRun } from '../runs/launch.ts'
 import { tinyStage } from '../runs/tiny.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
-import { exitCodeOf, follow } from './follow.ts'
+import { announced, exitCodeOf, follow } from './follow.ts'
 import { printHandOff } from './hand-off-text.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 
@@ -42,8 +42,7 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
 }
 
 async function finish({ run }: Prepared, args: TrainArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
-  world.stdout.write(`run ${run.id}\n`)
-  const start = () => startRun(run, runs)
+  const start = () => announced(run, () => startRun(run, runs), world)
   if (args.detach) {
     await start()
     world.stdout.write(`it trains by itself. Follow it with: stagewright attach ${run.id}\n`)
@@ -67,14 +66,11 @@ async function trainRecipe(file: string, args: TrainArguments, world: TrainingWo
       before: async (_, prepared) => {
         if (prepared.isReused) world.stdout.write(`${prepared.run.stage.name}: done already by ${prepared.run.id}\n`)
         else if (prepared.isTraining) world.stdout.write(`${prepared.run.stage.name}: trains already as ${prepared.run.id}\n`)
-        else {
-          printHandOff(prepared.handOff, world)
-          world.stdout.write(`run ${prepared.run.id}\n`)
-        }
+        else printHandOff(prepared.handOff, world)
         return true
       },
       follow: async (run, start) => {
-        last = await follow(run, { owns: true, start }, world, runs)
+        last = await follow(run, { owns: true, start: () => announced(run, start, world) }, world, runs)
         return last
       },
     },

@@ -99,6 +99,25 @@ describe('the state of a run', () => {
     expect([state.steps, state.changes[0]?.effective]).toEqual([50, 50])
   })
 
+  test('an attempt told again with its handle keeps what the trainer has said in between, and when it began', () => {
+    const fold = new RunFold()
+    fold.add(1, attemptLine(1, null))
+    fold.add(1, { ...head(1), event: 'failed', code: 'X', message: 'x' })
+    fold.add(1, { ...attemptLine(1, { kind: 'local' }), ts: 200 })
+    expect(fold.state().attempts).toMatchObject([{ handle: { kind: 'local' }, startedAt: 100, failure: { code: 'X' } }])
+  })
+
+  test('what is measured or sampled again at a step replaces what was there, and an earlier state stays as it was', () => {
+    const sample = { ...head(1), event: 'sample', step: 4, path: 'samples/a.mp4', prompt: 'x', weights: 'ema' } as const
+    const fold = new RunFold()
+    for (const event of [started(1, 0), ...steps(1, 1, 4), heldOut(1, 4), sample]) fold.add(1, event)
+    const before = fold.state()
+    for (const event of [{ ...heldOut(1, 4), raw: { loss: 0.5 } } as TrainerEvent, sample]) fold.add(1, event)
+    expect(fold.state().heldOut.map(({ raw }) => raw.loss)).toEqual([0.5])
+    expect(fold.state().samples).toHaveLength(1)
+    expect(before.heldOut.map(({ raw }) => raw.loss)).toEqual([1])
+  })
+
   test('a trainer that spoke before its supervisor wrote is an attempt', () => {
     expect(newestAttempt(foldRun([{ ...head(1), event: 'failed', code: 'X', message: 'x' }], []))).toMatchObject({
       number: 1,
