@@ -22,7 +22,7 @@ const small = {
     connectLayers: 1,
     attention: false,
   },
-  checkpoint: { everySteps: 4, keepLast: 2 },
+  checkpoint: { everySteps: 6, keepLast: 2 },
 } satisfies Partial<StageInput>
 
 const textToVideo = {
@@ -41,20 +41,20 @@ export const tinyStages: Readonly<Record<'vae' | 'first' | 'second', StageInput>
     ...small,
     name: 'vae',
     kind: 'vae',
-    steps: 12,
+    steps: 24,
     learningRate: 1e-3,
     objective: { name: 'reconstruction' },
     data: { ...small.data, cropSize: 32, crop: 'random' },
   },
-  first: { ...textToVideo, name: 'first', steps: 12 },
+  first: { ...textToVideo, name: 'first', steps: 24 },
   second: {
     ...textToVideo,
     name: 'second',
-    steps: 12,
+    steps: 24,
     init: { weights: 'stage:first', use: 'ema' },
     learningRate: 3e-4,
     trainable: ['all', '-blocks[0:2]'],
-    phases: [{ at: 6, trainable: ['all'] }],
+    phases: [{ at: 12, trainable: ['all'] }],
     objective: { ...textToVideo.objective, snrGamma: 5 },
   },
 }
