@@ -14,8 +14,8 @@ export interface Detected {
 export function detectTrainer(launch: Launch, file: string, version: string | undefined): Detected | undefined {
   const allowed = version === undefined ? trainers : trainersOf(version)
   const names = namesGiven(launch)
-  const hints = `${file} ${launch.arguments.map(({ text }) => text).join(' ')}`
-  const fits = candidates(launch.program.text, allowed).map((trainer) => ({ trainer, misfits: misfitsOf(trainer, names, hints) }))
+  const hinted = hintedRelease(file, launch)
+  const fits = candidates(launch.program.text, allowed).map((trainer) => ({ trainer, misfits: misfitsOf(trainer, names, hinted) }))
   const best = fits.reduce<(typeof fits)[number] | undefined>(
     (least, fit) => (least && least.misfits < fit.misfits ? least : fit),
     undefined,
@@ -47,14 +47,31 @@ function trainersFor(chosen: (trainer: Trainer) => boolean, allowed: readonly Tr
 /** Flags without which a trainer fails although its parser lets them go. */
 const alwaysNeeded: ReadonlySet<string> = new Set(['model_name'])
 
-/** How badly a parser fits: flags it does not have weigh most, then what it requires, then hints of another release; a commit loses to a tag. */
-function misfitsOf(trainer: Trainer, given: ReadonlySet<string>, hints: string): number {
-  const flags = Object.keys(trainer.flags)
-  const unknown = [...given].filter((name) => !(name in trainer.flags) && flags.filter((flag) => flag.startsWith(name)).length !== 1).length
-  const missing = Object.entries(trainer.flags).filter(
-    ([name, { required }]) => (required || alwaysNeeded.has(name)) && !given.has(name),
-  ).length
-  const [, named] = /(?:^|[^\d.])v?(1[._][0-5])(?![\d])/.exec(hints.replaceAll('_v1_5_scheduler', '')) ?? []
-  const elsewhere = named !== undefined && !trainer.version.startsWith(`v${named.replace('_', '.')}`) ? 1 : 0
+/** What a trainer's parser looks for, worked out once per trainer. */
+const parsers = new WeakMap<Trainer, { readonly names: readonly string[]; readonly needed: readonly string[] }>()
+
+function parserOf(trainer: Trainer) {
+  const known = parsers.get(trainer)
+  if (known) return known
+  const names = Object.keys(trainer.flags)
+  const parser = { names, needed: names.filter((name) => trainer.flags[name]?.required || alwaysNeeded.has(name)) }
+  parsers.set(trainer, parser)
+  return parser
+}
+
+/** How badly a parser fits: flags it does not have weigh most, then what it requires, then a hint of another release; a commit loses to a tag. */
+function misfitsOf(trainer: Trainer, given: ReadonlySet<string>, hinted: string | undefined): number {
+  const { names, needed } = parserOf(trainer)
+  let unknown = 0
+  for (const name of given) if (!(name in trainer.flags) && names.filter((flag) => flag.startsWith(name)).length !== 1) unknown += 1
+  const missing = needed.filter((name) => !given.has(name)).length
+  const elsewhere = hinted !== undefined && !trainer.version.startsWith(hinted) ? 1 : 0
   return unknown * 16 + missing * 16 + elsewhere * 2 + (trainer.version.includes('+') ? 1 : 0)
+}
+
+/** The release that names of files and arguments speak of, such as `v1.3`. */
+function hintedRelease(file: string, { arguments: words }: Launch): string | undefined {
+  const hints = `${file} ${words.map(({ text }) => text).join(' ')}`.replaceAll('_v1_5_scheduler', '')
+  const [, named] = /(?:^|[^\d.])v?(1[._][0-5])(?![\d])/.exec(hints) ?? []
+  return named === undefined ? undefined : `v${named.replace('_', '.')}`
 }

@@ -93,8 +93,9 @@ class ShellReader {
 
   private wordsOf(word: Word | Assignment): ShellWord[] {
     const place = this.lines.at(word.pos)
-    if (word.type === 'Assignment') return [{ text: word.text, unset: [], expanded: false, ...place }]
-    return this.expand(word).map((expanded) => ({ ...expanded, ...place }))
+    if (word.type === 'Assignment') return [{ text: word.text, unset: [], expanded: false, line: place.line, column: place.column }]
+    // Spelt out: spreading objects is a tenth of the time of an import.
+    return this.expand(word).map(({ text, unset, expanded }) => ({ text, unset, expanded, line: place.line, column: place.column }))
   }
 
   private assign({ name, value, append, pos }: Assignment): void {

@@ -1,31 +1,37 @@
 import { defaultStage, fieldOf, stageFields } from '../domain/stage/fields.ts'
 import type { Origin } from '../domain/stage/origin.ts'
-import { type Stage, type StagePath, stageSchema } from '../domain/stage/schema.ts'
+import type { Stage, StagePath } from '../domain/stage/schema.ts'
 import type { Settings } from './flag-fields.ts'
+import { fitsLeaf } from './leaf-schemas.ts'
 import type { FlagValue } from './trainer.ts'
 
 const fresh = defaultStage()
+const freshText = JSON.stringify(fresh)
 const schemaDefault: Origin = { layer: 'schema default' }
+const allDefaults: ReadonlyMap<StagePath, Origin> = new Map([...stageFields().keys()].map((path) => [path, schemaDefault]))
 
 /** A stage while it is put together, and where each value came from. */
 export class StageBuilder {
-  readonly origins = new Map<StagePath, Origin>()
+  readonly origins = new Map<StagePath, Origin>(allDefaults)
   readonly flagNames = new Map<StagePath, string>()
   /** Fields whose value the schema refused, with the value. */
   readonly refused = new Map<StagePath, unknown>()
   private readonly stage: Stage
+  /** Fields that were set and are not yet checked. */
+  private readonly touched = new Set<StagePath>(['name'])
 
   constructor(name: string) {
-    this.stage = { ...structuredClone(fresh), name }
-    for (const path of stageFields().keys()) this.origins.set(path, schemaDefault)
+    this.stage = { ...(JSON.parse(freshText) as Stage), name }
   }
 
   set(settings: Settings, origin: Origin): void {
-    for (const [path, value] of Object.entries(settings)) {
+    for (const path in settings) {
+      const value = settings[path]
       if (value === undefined) continue
       put(this.stage, path, value)
-      const leaf = fieldOf(path)?.path ?? path
-      if (origin.layer === 'trainer default' && this.origins.get(leaf)?.layer === 'script' && path !== leaf) continue
+      const leaf = leafOf(path)
+      this.touched.add(leaf)
+      if (origin.layer === 'trainer default' && path !== leaf && this.origins.get(leaf)?.layer === 'script') continue
       this.origins.set(leaf, origin)
       if (origin.name !== undefined && origin.layer !== 'environment') this.flagNames.set(leaf, origin.name)
     }
@@ -42,28 +48,46 @@ export class StageBuilder {
 
   /** The complete stage. Values the schema refuses fall back to its defaults and stand in `refused`. */
   build(): Stage {
-    const parsed = stageSchema.safeParse(this.stage)
-    if (parsed.success) return parsed.data
-    for (const { path } of parsed.error.issues) {
-      const leaf = fieldOf(path.map(String).join('.'))?.path ?? String(path[0])
-      this.refused.set(leaf, at(this.stage, leaf))
-      put(this.stage, leaf, at(fresh, leaf))
+    for (const leaf of this.touched) {
+      const value = at(this.stage, leaf)
+      if (fitsLeaf(leaf, value)) continue
+      this.refused.set(leaf, value)
+      put(this.stage, leaf, structuredClone(at(fresh, leaf)))
       this.origins.set(leaf, schemaDefault)
     }
-    return stageSchema.parse(this.stage)
+    this.touched.clear()
+    return this.stage
   }
 }
 
-function put(target: unknown, path: StagePath, value: unknown): void {
+const leaves = new Map<StagePath, StagePath>()
+
+/** The field a path belongs to. */
+function leafOf(path: StagePath): StagePath {
+  const known = leaves.get(path)
+  if (known !== undefined) return known
+  const leaf = fieldOf(path)?.path ?? path
+  leaves.set(path, leaf)
+  return leaf
+}
+
+const splitPaths = new Map<StagePath, readonly string[]>()
+
+function namesOf(path: StagePath): readonly string[] {
+  const known = splitPaths.get(path)
+  if (known) return known
   const names = path.split('.')
-  const last = names.pop() ?? ''
-  const parent = names.reduce<Record<string, unknown>>(
-    (node, name) => node[name] as Record<string, unknown>,
-    target as Record<string, unknown>,
-  )
-  parent[last] = value
+  splitPaths.set(path, names)
+  return names
+}
+
+function put(target: unknown, path: StagePath, value: unknown): void {
+  const names = namesOf(path)
+  let parent = target as Record<string, unknown>
+  for (let depth = 0; depth < names.length - 1; depth += 1) parent = parent[names[depth] as string] as Record<string, unknown>
+  parent[names.at(-1) as string] = value
 }
 
 function at(source: unknown, path: StagePath): unknown {
-  return path.split('.').reduce<unknown>((node, name) => (node as Record<string, unknown>)[name], source)
+  return namesOf(path).reduce<unknown>((node, name) => (node as Record<string, unknown>)[name], source)
 }

@@ -7,7 +7,11 @@ import { singleStageRules } from './single-stage-rules.ts'
 /** Every rule over stages, in the order findings are shown. */
 export const stageRules: readonly Rule[] = [...singleStageRules, ...nameRules, ...handOffRules]
 
-/** What a person should look at in a stage, and in the step from its parent where there is one. Findings made while reading it are not repeated. */
-export function stageFindings(side: StageSide, parent?: StageSide): Finding[] {
+/**
+ * What a person should look at in a stage, and in the step from its parent where there is one; defaults are nobody's parent.
+ * Findings made while reading it are not repeated.
+ */
+export function stageFindings(side: StageSide, before?: StageSide): Finding[] {
+  const parent = before && /^defaults(?::|$)/.test(before.label) ? undefined : before
   return stageRules.flatMap((rule) => findingsOf(rule, { side, parent }))
 }
