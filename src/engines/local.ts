@@ -1,10 +1,10 @@
 import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs'
-import { basename, dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import type { Engine, Job, JobHandle, JobStatus } from './engine.ts'
-import { identityOf, isAlive, isElsewhere, processesWhere } from './process-identity.ts'
+import { identityOf, isAlive, isElsewhere, leadsSession, processesWhere } from './process-identity.ts'
 
 const tailBytes = 64 * 1024
 const wrapperName = 'stagewright-run'
@@ -70,7 +70,9 @@ export class LocalEngine implements Engine {
   }
 
   find(exitFile: string): JobHandle | undefined {
-    const [process] = processesWhere((words) => isSameFile(words[words.indexOf(wrapperName) + 1], exitFile))
+    const isWrapper = (words: readonly string[]) =>
+      words.includes(wrapperName) && isSameFile(words[words.indexOf(wrapperName) + 1], exitFile)
+    const process = processesWhere(isWrapper).find(leadsSession)
     return process && { kind: 'local', process }
   }
 
@@ -146,17 +148,16 @@ function exitCodeIn(exitFile: string): number | null {
   }
 }
 
-/** Whether two paths name the same file or, before it is there, a file of the same folder and name. */
+/** Whether two paths name the same file, or will: links may lead there, and the file itself need not be there yet. */
 function isSameFile(path: string | undefined, other: string): boolean {
-  if (path === undefined || basename(path) !== basename(other)) return false
-  return path === other || realFolder(path) === realFolder(other)
+  return path !== undefined && (path === other || realPath(path) === realPath(other))
 }
 
-function realFolder(path: string): string {
+function realPath(path: string): string {
   try {
-    return realpathSync(dirname(path))
+    return existsSync(path) ? realpathSync(path) : join(realpathSync(dirname(path)), basename(path))
   } catch {
-    return dirname(path)
+    return path
   }
 }
 

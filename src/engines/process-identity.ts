@@ -5,13 +5,27 @@ import type { ProcessIdentity } from '../domain/protocol.ts'
 /** Who a process is: its number alone may belong to another one later. Undefined where it is gone, or a zombie unless those count. */
 export function identityOf(pid: number, options: { zombies?: boolean } = {}): ProcessIdentity | undefined {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    const fields = statusOf(pid)
     const [state = 'X', startTime] = [fields[0], fields[19]]
     const isGone = options.zombies ? state === 'X' : 'ZX'.includes(state)
     return isGone || startTime === undefined ? undefined : { pid, startTime, host: hostname() }
   } catch {
     return undefined
+  }
+}
+
+/** Fields of `/proc/PID/stat` from the third on: state, parent, group, session… The second, a name, may hold anything. */
+function statusOf(pid: number): string[] {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+}
+
+/** Whether a process leads its session. A fork of one that does has the same command line until it becomes another program. */
+export function leadsSession({ pid }: ProcessIdentity): boolean {
+  try {
+    return Number(statusOf(pid)[3]) === pid
+  } catch {
+    return false
   }
 }
 

@@ -205,16 +205,17 @@ export async function settledState(run: Run, world: SuperviseWorld): Promise<Run
   const attempt = newestAttempt(state)
   if (!attempt || attempt.end || !isGone(run, attempt, state.lastHeardAt, world.engine)) return state
   await supervise(run.folder, world, { attempt: undefined })
-  return recordedState(run, attempt.number)
+  return recordedState(run, attempt.number, world.engine)
 }
 
-/** The state once another supervisor that has just seen the end has recorded it. */
-async function recordedState(run: Run, number: number): Promise<RunState> {
+/** The state once another supervisor that has just seen the end has recorded it, or has just started the attempt after all. */
+async function recordedState(run: Run, number: number, engine: Engine): Promise<RunState> {
   const until = Date.now() + lockPatienceMs
   for (;;) {
     const state = readState(run)
-    const isRecorded = state.attempts.find((entry) => entry.number === number)?.end !== undefined
-    if (isRecorded || !isSupervised(run) || Date.now() >= until) return state
+    const attempt = newestAttempt(state)
+    const isOpen = attempt?.number === number && !attempt.end && isGone(run, attempt, state.lastHeardAt, engine)
+    if (!isOpen || !isSupervised(run) || Date.now() >= until) return state
     await sleep(pollMs)
   }
 }

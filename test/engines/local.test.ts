@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Job, JobHandle, JobStatus } from '../../src/engines/engine.ts'
@@ -57,6 +57,45 @@ describe('a job on this machine', () => {
     engine.signal(handle, 'TERM')
     expect(await settled(handle, job)).toMatchObject({ exitCode: 5 })
     expect(engine.logs(job.log, 1)).toEqual(['asked'])
+  })
+
+  test('tells the launcher’s status, however often and whenever it is asked to end', async () => {
+    for (let round = 0; round < 8; round += 1) {
+      const job = jobOf('trap "exit 5" TERM; echo on; while :; do sleep 0.01; done')
+      rmSync(job.exitFile, { force: true })
+      rmSync(job.log, { force: true })
+      const handle = await engine.submit(job)
+      while (engine.logs(job.log, 1)[0] !== 'on') await sleep(5)
+      while (isAlive(handle.process)) {
+        engine.signal(handle, 'TERM')
+        await sleep(round % 2)
+      }
+      expect(engine.observe(handle, job.exitFile)).toMatchObject({ exitCode: 5 })
+    }
+  })
+
+  test('has ended where a power cut emptied its exit file', async () => {
+    const exitFile = join(folder, 'exit.json')
+    writeFileSync(exitFile, '')
+    expect(engine.observe(undefined, exitFile)).toEqual({ state: 'ended', exitCode: null, signal: null })
+  })
+
+  test('has the ranks that run its attempt of its folder, by whatever path, and no launcher or other run', async () => {
+    const rank = (run: string, attempt: number) => spawn('sh', ['-c', 'read line', 'x', 'osplan', 'train', run, `--attempt=${attempt}`])
+    const other = mkdtempSync(join(tmpdir(), 'engine-'))
+    const linked = join(other, basename(folder))
+    symlinkSync(folder, linked)
+    const children = [rank(folder, 3), rank(folder, 4), rank(join(other, 'run'), 3)]
+    const job = jobOf('sleep 60')
+    const handle = await engine.submit(job)
+    await sleep(50)
+    const pids = (run: string) => engine.ranks(run, 3).map(({ pid }) => pid)
+    expect(pids(folder)).toEqual([children[0]?.pid])
+    expect(pids(linked)).toEqual(pids(folder))
+    expect(pids(join(other, 'run'))).toEqual([children[2]?.pid])
+    for (const child of children) child.kill('SIGKILL')
+    engine.signal(handle, 'KILL')
+    rmSync(other, { recursive: true })
   })
 
   test('is found again by its exit file, and no longer after KILL, which leaves no status', async () => {
