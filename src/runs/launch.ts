@@ -13,6 +13,7 @@ import { createRun, filesOf, listRuns, type Run, readState } from '../store/runs
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
 import { isSupervised, settledState } from './supervise.ts'
+import { randomWeights } from './tiny.ts'
 import type { RunsWorld } from './world.ts'
 
 const startPollMs = 30
@@ -42,7 +43,8 @@ export interface LaunchOptions {
 export async function prepareRun({ stage }: StageSide, options: LaunchOptions, world: RunsWorld): Promise<Prepared> {
   const where = { cwd: world.cwd, runsFolder: world.runsFolder, earlier: options.earlier ?? new Map<string, Run>() }
   const weights = stage.init.weights === null ? undefined : findWeights(stage.init.weights, stage.init.use, where)
-  const vae = stage.kind === 'vae' || stage.vae.weights === null ? undefined : findWeights(stage.vae.weights, 'ema', where)
+  const vaeAddress = stage.kind === 'vae' || stage.vae.weights === randomWeights ? null : stage.vae.weights
+  const vae = vaeAddress === null ? undefined : findWeights(vaeAddress, 'ema', where)
   const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
   const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
   const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)

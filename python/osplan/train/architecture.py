@@ -1,11 +1,18 @@
 """From a stage to the networks it trains: upstream's config.json for each, and the modules built from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 
-INPAINT_EXTRA = {"OpenSoraInpaint_v1_3", "OpenSoraInpaint"}
+PUBLISHED_STAGES, PUBLISHED_SPARSE_N = (2, 4, 6, 8, 6, 4, 2), (1, 2, 4, 8, 4, 2, 1)
+"""Blocks and sub-sequences of the stages of v1.5's transformer."""
+SUV_TIME_CHANNELS = 1024
+CLIP_POOLED_CHANNELS = 1280
+"""Channels of the pooled caption v1.5 was trained with (CLIP ViT-bigG)."""
+CAUSAL_STRIDE = (4, 8)
+"""Stride of the autoencoders of v1.0 to v1.2."""
 
 
 def transformer_config(stage: Stage) -> dict[str, Any]:
@@ -44,30 +51,50 @@ def transformer_config(stage: Stage) -> dict[str, Any]:
             "video_length": latent[0],
             "norm_type": "ada_norm_single",
             "num_embeds_ada_norm": 1000,
+            # A key every v1.1 config.json has and no v1.0 one: frame numbers are stretched by it.
+            **({} if _is_v10(stage) else {"use_rope": False}),
         }
+    if stage.compat.rope_precision != "fp32":
+        config["rope_precision"] = stage.compat.rope_precision
+    if stage.kind == "inpaint":
+        config["vae_scale_factor_t"] = stage.vae.stride[0]
     if model.class_ in ("OpenSoraT2V", "OpenSoraInpaint"):
         return {**config, "sample_size": [latent[1], latent[2]], "use_rope": model.rope, "norm_type": "ada_norm_single"}
     config |= {"sparse1d": model.sparse, "sparse_n": model.sparse_n if model.sparse else 1}
     if model.sparse_blocks is not None:
         config["sparse_blocks"] = list(model.sparse_blocks)
-    if model.class_ in INPAINT_EXTRA:
-        config["vae_scale_factor_t"] = stage.vae.stride[0]
     return config
 
 
+def _is_v10(stage: Stage) -> bool:
+    """Whether an imported stage was written for v1.0's trainer."""
+    return str(stage.upstream.get("launch.version", "")).startswith("v1.0")
+
+
+def pooled_channels(stage: Stage) -> int:
+    """Channels of the pooled caption: the second encoder's, or those of the states whose mean stands for it."""
+    return stage.model.text_channels if stage.text.second_encoder is None else CLIP_POOLED_CHANNELS
+
+
 def _suv_config(stage: Stage) -> dict[str, Any]:
-    model = stage.model
+    model, latent = stage.model, latent_shape(stage)
     return {
         "_class_name": "SparseUMMDiT",
         "num_attention_heads": model.heads,
         "attention_head_dim": model.head_dim,
         "in_channels": stage.vae.latent_channels,
         "out_channels": stage.vae.latent_channels,
-        "num_layers": list(model.stage_layers or (2, 4, 6, 8, 6, 4, 2)),
-        "sparse_n": list(model.stage_sparse_n or (1, 2, 4, 8, 4, 2, 1)),
+        "num_layers": list(model.stage_layers or PUBLISHED_STAGES),
+        "sparse1d": model.sparse,
+        "sparse_n": list(model.stage_sparse_n or PUBLISHED_SPARSE_N),
         "patch_size": model.patch[1],
         "patch_size_t": model.patch[0],
         "caption_channels": model.text_channels,
+        "timestep_embed_dim": SUV_TIME_CHANNELS,
+        "pooled_projection_dim": pooled_channels(stage),
+        "sample_size_t": latent[0],
+        "sample_size_h": latent[1],
+        "sample_size_w": latent[2],
         "interpolation_scale_t": model.interpolation_scale[0],
         "interpolation_scale_h": model.interpolation_scale[1],
         "interpolation_scale_w": model.interpolation_scale[2],
@@ -75,8 +102,41 @@ def _suv_config(stage: Stage) -> dict[str, Any]:
 
 
 def vae_config(stage: Stage) -> dict[str, Any]:
-    """The config.json upstream would write for a WF-VAE that the stage trains from scratch."""
+    """The config.json upstream would write for an autoencoder that the stage trains from scratch.
+
+    Raises UserError VAE_STRIDE for a stride the class has not.
+    """
+    return _causal_vae_config(stage) if stage.vae.class_ == "CausalVAEModel" else _wfvae_config(stage)
+
+
+def _causal_vae_config(stage: Stage) -> dict[str, Any]:
     vae = stage.vae
+    _check_stride(stage, (CAUSAL_STRIDE,))
+    return {
+        "_class_name": "CausalVAEModel",
+        "hidden_size": vae.base_channels,
+        "z_channels": vae.latent_channels,
+        "embed_dim": vae.latent_channels,
+        "num_res_blocks": vae.residual_blocks,
+        "encoder_attention": "AttnBlock3DFix",
+        "decoder_attention": "AttnBlock3DFix",
+        "norm_type": vae.norm,
+    }
+
+
+def _check_stride(stage: Stage, known: Sequence[tuple[int, int]]) -> None:
+    stride = tuple(stage.vae.stride)
+    if stride not in known:
+        raise UserError(
+            "VAE_STRIDE",
+            f"vae.stride: expected one of {', '.join(map(str, known))} for a {stage.vae.class_}, got {stride}",
+            "set vae.stride to (time, space) of the autoencoder",
+        )
+
+
+def _wfvae_config(stage: Stage) -> dict[str, Any]:
+    vae = stage.vae
+    _check_stride(stage, ((4, 8), (8, 8)))
     eight = vae.stride[0] == 8
     first = "Spatial2xTime2x3D" if eight else ""
     dimension = "3D" if eight else "2D"
@@ -103,6 +163,7 @@ def vae_config(stage: Stage) -> dict[str, Any]:
         "l1_upsample_wavelet": f"InverseHaarWaveletTransform{dimension}",
         "l2_upsample_block": "Spatial2xTime2x3DUpsample",
         "l2_upsample_wavelet": "InverseHaarWaveletTransform3D",
+        **({} if stage.compat.haar_constant == "upstream" else {"haar_constant": stage.compat.haar_constant}),
     }
 
 

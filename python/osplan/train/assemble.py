@@ -1,7 +1,9 @@
 """Builds the parts of one attempt from a run folder and trains it."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,26 @@ from osplan.domain.errors import UserError
 from osplan.domain.protocol import PROTOCOL_VERSION
 from osplan.domain.run_files import read_stage
 from osplan.domain.stage import Stage
+from osplan.models.inpaint import extend_to_inpaint
+from osplan.models.opensora import OpenSora
 from osplan.models.registry import build_model, init_weights
-from osplan.models.text_encoder import load_text_encoder
-from osplan.models.wfvae import WFVAE
 from osplan.parallel.world import World, join_world, leave_world
 from osplan.train.architecture import transformer_config, vae_config
+from osplan.train.autoencoder import Autoencoder, is_autoencoder, latent_channels
 from osplan.train.checkpoint import WEIGHTS, latest_checkpoint, read_checkpoint
 from osplan.train.clips import TrainingClips, open_clips
 from osplan.train.diffusion_task import DiffusionTask, Encoders
 from osplan.train.live import LiveStage
 from osplan.train.loop import End, Loop
-from osplan.train.preview import preview_sampler
 from osplan.train.seeds import seed_for
+from osplan.train.supported import refuse_unsupported
 from osplan.train.task import Task
+from osplan.train.text import Texts
 from osplan.train.vae_task import VaeTask
+
+RANDOM_WEIGHTS = "random"
+"""`vae.weights` of a stage that is only tried."""
+RANDOM_STEPS = 100
 
 
 def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: Any) -> End:
@@ -45,6 +53,7 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
     try:
         _announce(world, port)
         torch.manual_seed(seed_for(stage.seed or 0, "process", world.rank))
+        refuse_unsupported(stage)
         clips = open_clips(stage, identity["inputs"]["data"], world, port)
         port.emit("data", **clips.report)
         task = build_task(stage, identity["inputs"], clips, world.device, port)
@@ -94,36 +103,33 @@ def _restore(loop: Loop, run: Path, identity: Mapping[str, Any], world: World, p
 
 
 def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, device: torch.device, port: Any) -> Task:
-    """The task of a stage: its networks, with their starting weights."""
+    """The task of a stage: its networks, with their starting weights.
+
+    Raises UserError for a stage this trainer cannot train and for weights that do not fit.
+    """
     torch.manual_seed(seed_for(stage.seed or 0, "weights"))
     if stage.kind == "vae":
-        config = _config_of(inputs["weights"]) or vae_config(stage)
+        config = _with_compat(_config_of(inputs["weights"]) or vae_config(stage), stage)
         model = _started(config, stage, inputs["weights"], port, device)
-        if not isinstance(model, WFVAE):
+        if not is_autoencoder(model):
             raise UserError(
                 "KIND_UNTRAINABLE",
-                f"vae.class: expected WFVAEModel, got {config['_class_name']}",
-                "older autoencoders can be used, not trained",
+                f"vae.class: expected a video autoencoder, got {config['_class_name']}",
+                "name the weights of a WFVAEModel or a CausalVAEModel",
             )
-        return VaeTask(stage, model, config, clips.held_out, clips.whole_clips, device)
-    if stage.kind not in ("text-to-video",):
-        raise UserError(
-            "KIND_UNTRAINABLE",
-            f"kind: expected vae or text-to-video, got {stage.kind}",
-            "this trainer cannot train it; it can be imported and compared",
-        )
-    vae = load_vae(inputs["vae"], device, port)
-    if vae.config.latent_channels != stage.vae.latent_channels:
-        raise UserError(
-            "LATENT_CHANNELS",
-            f"vae.latentChannels: expected {vae.config.latent_channels} as {inputs['vae']} has, got {stage.vae.latent_channels}",
-            "set vae.latentChannels to the autoencoder's",
-        )
+        return VaeTask(stage, model, config, clips.held_out, clips.whole_clips, device)  # type: ignore[arg-type]
+    vae = random_vae(stage, device, port) if stage.vae.weights == RANDOM_WEIGHTS else load_vae(inputs["vae"], stage, device, port)
+    _check_latents(vae, stage, inputs["vae"])
     config = transformer_config(stage)
     model = _started(config, stage, inputs["weights"], port, device)
-    encoders = Encoders(vae, text_states(stage, device))
-    objective = stage_objective(stage)
-    return DiffusionTask(stage, model, config, encoders, objective, preview_sampler(stage), clips.held_out, device)
+    return DiffusionTask(stage, model, config, Encoders(vae, Texts(stage, device)), stage_objective(stage), clips.held_out, device)
+
+
+def _check_latents(vae: Autoencoder, stage: Stage, source: Any) -> None:
+    found = {"vae.latentChannels": (latent_channels(vae), stage.vae.latent_channels), "vae.stride": (vae.stride, tuple(stage.vae.stride))}
+    for path, (has, says) in found.items():
+        if has != says:
+            raise UserError("LATENT_CHANNELS", f"{path}: expected {has} as {source} has, got {says}", f"set {path} to the autoencoder's")
 
 
 def _started(config: Mapping[str, Any], stage: Stage, weights: str | None, port: Any, device: torch.device) -> nn.Module:
@@ -131,18 +137,35 @@ def _started(config: Mapping[str, Any], stage: Stage, weights: str | None, port:
     init_weights(model)
     if weights is not None:
         load_weights(model, Path(weights), stage.init.accept, "weights", port)
+    if hasattr(model, "recompute"):
+        model.recompute = stage.memory.checkpointing  # type: ignore[assignment]
+    _compile(model, stage)
     return model.to(device)
+
+
+def _compile(model: nn.Module, stage: Stage) -> None:
+    """Compiles in place, so that parameters keep their names."""
+    if stage.memory.compile == "full":
+        model.compile()
+    elif stage.memory.compile == "blocks":
+        for block in model.blocks:  # type: ignore[union-attr]
+            block.compile()
+
+
+def _with_compat(config: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """A WF-VAE's config with the stage's constant of the Haar transform, unless it names its own."""
+    if config.get("_class_name") != "WFVAEModel":
+        return dict(config)
+    return {"haar_constant": stage.compat.haar_constant, **config}
 
 
 def _config_of(weights: str | None) -> dict[str, Any] | None:
     """The config.json beside starting weights of an autoencoder: it decides the architecture."""
     if weights is None:
         return None
-    from json import loads
-
     folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
     path = folder / "config.json"
-    return loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def load_weights(model: nn.Module, source: Path, accept: Sequence[str], what: str, port: Any) -> None:
@@ -150,9 +173,8 @@ def load_weights(model: nn.Module, source: Path, accept: Sequence[str], what: st
 
     Raises UserError WEIGHTS_MISMATCH with the first differing tensors.
     """
-    from fnmatch import fnmatchcase
-
-    tensors = read_weights(source)
+    read = read_weights(source)
+    tensors = _fitting(model, read)
     wanted = model.state_dict()
     reshaped = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
     if hasattr(model, "export_state_dict"):
@@ -178,7 +200,16 @@ def load_weights(model: nn.Module, source: Path, accept: Sequence[str], what: st
         )
     loadable = {name: tensor for name, tensor in tensors.items() if name not in reshaped and name not in unexpected}
     model.load_state_dict(loadable, strict=not (missing or reshaped))
-    port.emit("loaded", what=what, **{"from": str(source)}, exact=len(loadable), missing=missing, unexpected=unexpected)
+    added = sorted(set(loadable) - set(read))
+    exact = len(loadable) - len(added)
+    port.emit("loaded", what=what, **{"from": str(source)}, exact=exact, missing=[*missing, *added], unexpected=unexpected)
+
+
+def _fitting(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Text-to-video weights with the closed paths an inpainting model has beside them; other weights as they are."""
+    if not isinstance(model, OpenSora) or model.config.inpaint_time_stride is None or "pos_embed.proj.weight" not in tensors:
+        return tensors
+    return extend_to_inpaint(tensors, model.config.inpaint_time_stride)
 
 
 def read_weights(source: Path) -> dict[str, Tensor]:
@@ -199,7 +230,23 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_vae(folder: str | None, device: torch.device, port: Any) -> Any:
+def random_vae(stage: Stage, device: torch.device, port: Any) -> Autoencoder:
+    """An autoencoder nobody trained, for trying a stage's machinery: its latents mean little, so long stages are refused.
+
+    Raises UserError VAE_RANDOM where the stage has more than a few steps.
+    """
+    if stage.steps > RANDOM_STEPS:
+        raise UserError(
+            "VAE_RANDOM",
+            f"vae.weights: expected the weights of an autoencoder for {stage.steps} steps, got {RANDOM_WEIGHTS}",
+            f"a random autoencoder is for trials of at most {RANDOM_STEPS} steps; name a folder, a run, or `stage:NAME` of a VAE stage",
+        )
+    model: Any = build_model(vae_config(stage))
+    port.emit("loaded", what="vae", **{"from": RANDOM_WEIGHTS}, exact=0, missing=list(model.state_dict()), unexpected=[])
+    return model.to(device).eval().requires_grad_(False)
+
+
+def load_vae(folder: str | None, stage: Stage, device: torch.device, port: Any) -> Autoencoder:
     """The frozen autoencoder of a diffusion stage.
 
     Raises UserError VAE_MISSING where the stage names none.
@@ -213,20 +260,11 @@ def load_vae(folder: str | None, device: torch.device, port: Any) -> Any:
     config = _config_of(folder)
     if config is None:
         raise UserError("VAE_MISSING", f"{folder}: expected config.json beside the weights, got none", "use a folder in diffusers' layout")
-    model = build_model(config)
+    model: Any = build_model(_with_compat(config, stage))
+    if not is_autoencoder(model):
+        raise UserError("VAE_MISSING", f"{folder}: expected a video autoencoder, got {config['_class_name']}", "check vae.weights")
     load_weights(model, Path(folder), [], "vae", port)
     return model.to(device).eval().requires_grad_(False)
-
-
-def text_states(stage: Stage, device: torch.device) -> Any:
-    """Captions to states and mask, cleaned as the stage says."""
-    encoder = load_text_encoder(stage.text.encoder, channels=stage.model.text_channels, max_length=stage.text.max_length, device=device)
-
-    def states(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            return encoder(captions)
-
-    return states
 
 
 def stage_objective(stage: Stage) -> Objective:

@@ -1,10 +1,13 @@
 """Training a diffusion transformer on latents: text-to-video, and inpainting where some frames are known.
 
-Shape letters: B batch, C latent channels, T latent frames, H and W latent height and width; L text tokens, D text channels.
+Shape letters: B batch, C latent channels, T latent frames, H and W latent height and width; L text tokens, D text channels,
+P pooled channels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +16,35 @@ from torch import Tensor, nn
 
 from osplan.diffusion.loss_bins import LossBins
 from osplan.diffusion.objective import Objective
-from osplan.diffusion.sampling import Sampler
 from osplan.diffusion.settings import TRAIN_STEPS
 from osplan.domain.stage import Stage
 from osplan.models.posterior import Posterior
+from osplan.parallel.world import World
+from osplan.train.autoencoder import Autoencoder, decoded, encoded, latent_channels, latent_size
+from osplan.train.known_frames import Encode, drawn_condition, preview_condition
 from osplan.train.pixels import normalised, write_video
 from osplan.train.precision import autocast, autocast_to
-from osplan.train.seeds import generator_for
-from osplan.train.task import Batch, Measured, StepLoss
+from osplan.train.preview import preview_sampler
+from osplan.train.seeds import generator_for, micro_batch_generator
+from osplan.train.task import Batch, Measured, MicroBatch, StepLoss
+from osplan.train.text import TextStates
 
 BINS = 10
 """Time bins of a loss, from data to noise."""
 MEASURE_SEED = 20_240_229
 """Held-out noises and times are the same for every run, so that runs can be compared."""
-LATENTS_TOGETHER = 16
 
 
 @dataclass(frozen=True)
 class Encoders:
     """The frozen networks before the transformer."""
 
-    vae: Any
-    """An autoencoder with encode, decode, scaled and unscaled."""
-    text: Callable[[Sequence[str]], tuple[Tensor, Tensor]]
-    """Captions to states (B, 1, L, D) and mask (B, 1, L)."""
+    vae: Autoencoder
+    text: Callable[[Sequence[str]], TextStates]
 
 
 class DiffusionTask:
-    """One text-to-video stage."""
+    """One text-to-video or inpainting stage."""
 
     def __init__(
         self,
@@ -49,44 +53,33 @@ class DiffusionTask:
         config: Mapping[str, Any],
         encoders: Encoders,
         objective: Objective,
-        sampler: Sampler,
         held_out: Sequence[Batch],
         device: torch.device,
     ) -> None:
-        self.model, self.config, self.encoders, self.objective, self.sampler = model, dict(config), encoders, objective, sampler
+        self.model, self.config, self.encoders, self.objective = model, dict(config), encoders, objective
         self.held_out, self.device = held_out, device
+        self.is_inpainting = stage.kind == "inpaint"
         self._moments: dict[int, Tensor] = {}
-        self._text: dict[str, tuple[Tensor, Tensor]] = {}
-        self._held_out_latents: list[Tensor] | None = None
+        self._measured_on: list[Example] | None = None
 
-    def losses(self, stage: Stage, model: nn.Module, batch: Batch, step: int, micro: int, rank: int, world: int) -> StepLoss:
+    def check(self, stage: Stage) -> None:
+        """Everything a stage may change while it trains is read anew in each step."""
+
+    def losses(self, stage: Stage, model: nn.Module, batch: Batch, at: MicroBatch) -> StepLoss:
         """Loss of the transformer on a micro-batch."""
-        seed = stage.seed or 0
-        x0 = self._latents(stage, batch, generator_for(seed, "posterior", step, micro, rank))
-        draws = generator_for(seed, "noise", step, micro, rank)
-        noise = self.objective.draw_noise(x0.cpu(), draws).to(self.device)
-        t_B = self.objective.draw_times(len(x0), draws, rank, world, frame_tokens=x0.shape[-2] * x0.shape[-1] // 4).to(self.device)
-        states, mask = self._states(self._with_dropout(stage, batch.captions, generator_for(seed, "captions", step, micro, rank)))
+        draws = partial(micro_batch_generator, stage.seed or 0, step=at.step, place=at.place)
+        x0 = self._latents(stage, batch, draws("posterior"))
+        generator = draws("noise")
+        noise = self.objective.draw_noise(x0.cpu(), generator).to(self.device)
+        rank, ranks = strata_of(stage, at)
+        cells = x0.shape[-2] * x0.shape[-1]
+        t_B = self.objective.draw_times(len(x0), generator, rank, ranks, frame_tokens=cells // 4).to(self.device)
+        condition = self._condition(stage, batch, draws("masks")) if self.is_inpainting else None
+        text = self.encoders.text(_with_dropout(stage, batch, draws("captions")))
         with autocast(stage, self.device):
-            prediction = model(self.objective.noised(x0, noise, t_B), self.objective.model_time(t_B), states, None, mask)
+            prediction = predicted(model, self.objective.noised(x0, noise, t_B), self.objective.model_time(t_B), text, condition)
         loss, per_sample = self.objective.loss(prediction.float(), x0, noise, t_B)
         return StepLoss(loss, _binned(per_sample.detach(), self.objective.noise_share(t_B)))
-
-    def _with_dropout(self, stage: Stage, captions: Sequence[str], generator: torch.Generator) -> list[str]:
-        dropped = torch.rand(len(captions), generator=generator) < stage.text.caption_dropout
-        return ["" if drop else caption for caption, drop in zip(captions, dropped.tolist(), strict=True)]
-
-    def _states(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        new = [caption for caption in dict.fromkeys(captions) if caption not in self._text]
-        if new:
-            states, mask = self.encoders.text(new)
-            for row, caption in enumerate(new):
-                self._text[caption] = (states[row].cpu(), mask[row].cpu())
-        found = [self._text[caption] for caption in captions]
-        stacked = torch.stack([states for states, _ in found]).to(self.device), torch.stack([mask for _, mask in found]).to(self.device)
-        if len(self._text) > 100_000:
-            self._text.clear()
-        return stacked
 
     @torch.no_grad()
     def _latents(self, stage: Stage, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -94,11 +87,24 @@ class DiffusionTask:
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         return self.encoders.vae.scaled(posterior.at(noise)).float()
 
+    @torch.no_grad()
+    def _condition(self, stage: Stage, batch: Batch, generator: torch.Generator) -> Tensor:
+        return drawn_condition(stage, batch.pixels_BCTHW, self._sampled_latents(stage), generator, self.device)
+
+    def _sampled_latents(self, stage: Stage) -> Encode:
+        def encode(video_BCTHW: Tensor, generator: torch.Generator) -> Tensor:
+            posterior = self._posterior(stage, video_BCTHW)
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
+            return self.encoders.vae.scaled(posterior.at(noise)).float()
+
+        return encode
+
     def _encode(self, stage: Stage, pixels_BCTHW: Tensor) -> Posterior:
+        return self._posterior(stage, normalised(pixels_BCTHW, self.device))
+
+    def _posterior(self, stage: Stage, video_BCTHW: Tensor) -> Posterior:
         with autocast_to(stage.memory.vae_precision, self.device):
-            video = normalised(pixels_BCTHW, self.device)
-            encode = self.encoders.vae.encode_chunked if stage.memory.vae_tiling else self.encoders.vae.encode
-            posterior = encode(video)
+            posterior = encoded(self.encoders.vae, video_BCTHW, in_chunks=stage.memory.vae_tiling)
         return Posterior(posterior.moments.float())
 
     def _remembered(self, stage: Stage, batch: Batch) -> Posterior:
@@ -120,16 +126,21 @@ class DiffusionTask:
     @torch.no_grad()
     def baselines(self, stage: Stage) -> Mapping[str, float]:
         """Loss of predicting zero, and of the weights the model now has with every caption given to another clip."""
-        zeros = torch.cat([self._targets(x0, row).square().flatten(1).mean(1) for row, x0 in enumerate(self._held_out_x0(stage))])
+        if not self.held_out:
+            return {}
+        zeros = [self._targets(example.x0, row).square().flatten(1).mean(1) for row, example in enumerate(self._examples(stage))]
         swapped, _ = self._measured(stage, shift_captions=1)
-        return {"zero": float(zeros.mean()), "swapped_captions": float(swapped.mean())}
+        return {"zero": float(torch.cat(zeros).mean()), "swapped_captions": float(swapped.mean())}
 
-    def _held_out_x0(self, stage: Stage) -> list[Tensor]:
-        if self._held_out_latents is None:
-            self._held_out_latents = [
-                self.encoders.vae.scaled(self._encode(stage, batch.pixels_BCTHW).mode()).float() for batch in self.held_out
-            ]
-        return self._held_out_latents
+    def _examples(self, stage: Stage) -> list["Example"]:
+        if self._measured_on is None:
+            self._measured_on = [self._example(stage, batch, row) for row, batch in enumerate(self.held_out)]
+        return self._measured_on
+
+    def _example(self, stage: Stage, batch: Batch, row: int) -> "Example":
+        x0 = self.encoders.vae.scaled(self._encode(stage, batch.pixels_BCTHW).mode()).float()
+        masks = generator_for(MEASURE_SEED, "masks", row)
+        return Example(x0, self._condition(stage, batch, masks) if self.is_inpainting else None)
 
     def _fixed(self, x0: Tensor, row: int, draw: int, draws: int) -> tuple[Tensor, Tensor]:
         """Noise and times of one draw: times spread evenly over their range, each clip at its own places."""
@@ -150,33 +161,36 @@ class DiffusionTask:
         errors: list[Tensor] = []
         shares: list[Tensor] = []
         at = 0
-        was_training = self.model.training
-        self.model.eval()
-        for row, x0 in enumerate(self._held_out_x0(stage)):
-            states, mask = self._states(captions[at : at + len(x0)])
-            at += len(x0)
-            clip_errors = []
-            for draw in range(draws):
-                noise, t_B = self._fixed(x0, row, draw, draws)
-                with autocast(stage, self.device):
-                    prediction = self.model(self.objective.noised(x0, noise, t_B), self.objective.model_time(t_B), states, None, mask)
-                clip_errors.append((prediction.float() - self.objective.target(x0, noise, t_B)).square().flatten(1).mean(1))
-                shares.append(self.objective.noise_share(t_B))
-            errors.append(torch.stack(clip_errors, 1))
-        self.model.train(was_training)
+        with evaluated(self.model):
+            for row, example in enumerate(self._examples(stage)):
+                text = self.encoders.text(captions[at : at + len(example.x0)])
+                at += len(example.x0)
+                clip_errors = []
+                for draw in range(draws):
+                    noise, t_B = self._fixed(example.x0, row, draw, draws)
+                    clip_errors.append(self._error(stage, example, noise, t_B, text))
+                    shares.append(self.objective.noise_share(t_B))
+                errors.append(torch.stack(clip_errors, 1))
         per_draw = torch.cat([error.T.flatten() for error in errors])
         return torch.cat([error.mean(1) for error in errors]), _binned(per_draw, torch.cat(shares))
 
+    def _error(self, stage: Stage, example: "Example", noise: Tensor, t_B: Tensor, text: TextStates) -> Tensor:
+        """Mean squared error of each clip; a learned variance is no part of it."""
+        noised = self.objective.noised(example.x0, noise, t_B)
+        with autocast(stage, self.device):
+            prediction = predicted(self.model, noised, self.objective.model_time(t_B), text, example.condition)
+        mean = prediction[:, : example.x0.shape[1]].float()
+        return (mean - self.objective.target(example.x0, noise, t_B)).square().flatten(1).mean(1)
+
     @torch.no_grad()
     def sample(self, stage: Stage, folder: Path, step: int) -> list[tuple[Path, str]]:
-        """Writes one video per prompt, from the same noise at every step."""
+        """Writes one video per prompt, from the same noise at every step; inpainting goes on from frames of held-out clips."""
         prompts = list(stage.samples.prompts)
         if not prompts:
             return []
         latents = self._sampled(stage, prompts)
         with autocast_to(stage.memory.vae_precision, self.device):
-            decode = self.encoders.vae.decode_chunked if stage.memory.vae_tiling else self.encoders.vae.decode
-            videos = decode(self.encoders.vae.unscaled(latents)).float()
+            videos = decoded(self.encoders.vae, self.encoders.vae.unscaled(latents), in_chunks=stage.memory.vae_tiling).float()
         written = []
         for number, (video, prompt) in enumerate(zip(videos, prompts, strict=True)):
             path = folder / f"step-{step:08d}-{number}.mp4"
@@ -185,27 +199,32 @@ class DiffusionTask:
         return written
 
     def _sampled(self, stage: Stage, prompts: Sequence[str]) -> Tensor:
-        time, space = stage.vae.stride
-        shape = (
-            len(prompts),
-            stage.vae.latent_channels,
-            (stage.shape.frames - 1) // time + 1,
-            stage.shape.height // space,
-            stage.shape.width // space,
-        )
-        states, mask = self._states([*[""] * len(prompts), *prompts])
+        pixels = self._preview_pixels(stage, len(prompts))
+        generator = generator_for(stage.seed or 0, "samples")
+        text = self.encoders.text([*[""] * len(prompts), *prompts])
+        condition = None
+        if self.is_inpainting:
+            masks = generator_for(stage.seed or 0, "preview")
+            one = preview_condition(stage, pixels, self._sampled_latents(stage), masks, self.device)
+            condition = torch.cat([one, one])
+        channels = latent_channels(self.encoders.vae)
 
         def predict(x_BCTHW: Tensor, time_B: Tensor) -> Tensor:
             with autocast(stage, self.device):
-                return self.model(x_BCTHW, time_B, states, None, mask).float()
+                return predicted(self.model, x_BCTHW, time_B, text, condition)[:, :channels].float()
 
-        was_training = self.model.training
-        self.model.eval()
-        latents = self.sampler(predict, shape, generator_for(stage.seed or 0, "samples"), self.device)
-        self.model.train(was_training)
-        return latents
+        with evaluated(self.model):
+            return preview_sampler(stage)(predict, latent_size(self.encoders.vae, pixels), generator, self.device)
 
-    def after_step(self, stage: Stage, model: nn.Module, batch: Batch, step: int, rank: int, world: int) -> Mapping[str, float]:
+    def _preview_pixels(self, stage: Stage, count: int) -> Tensor:
+        """Held-out clips of the stage's shape, in turn; grey where there are none. Text-to-video takes only their shape."""
+        shape = stage.shape
+        wanted = (3, shape.frames, shape.height, shape.width)
+        clips = [clip for batch in self.held_out for clip in batch.pixels_BCTHW if tuple(clip.shape) == wanted]
+        grey = torch.full(wanted, 128, dtype=torch.uint8)
+        return torch.stack([clips[number % len(clips)] if clips else grey for number in range(count)])
+
+    def after_step(self, stage: Stage, batch: Batch, step: int, world: World) -> Mapping[str, float]:
         """Nothing: a transformer trains alone."""
         return {}
 
@@ -221,13 +240,58 @@ class DiffusionTask:
         """Nothing to take back."""
 
     def tokens_per_clip(self) -> int:
-        """Tokens of the first held-out clip's shape, patches of (1, 2, 2)."""
-        patch = self.config.get("patch_size", 2)
+        """Tokens of the first held-out clip's shape; 0 where none is held out."""
         if not self.held_out:
             return 0
-        time, space = self.encoders.vae.stride
-        frames, height, width = self.held_out[0].pixels_BCTHW.shape[2:]
-        return ((frames - 1) // time + 1) * (height // space // patch) * (width // space // patch)
+        patch = self.config["patch_size"]
+        _, _, frames, height, width = latent_size(self.encoders.vae, self.held_out[0].pixels_BCTHW)
+        return frames * (height // patch) * (width // patch)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A held-out batch as it is measured."""
+
+    x0: Tensor
+    condition: Tensor | None
+    """What an inpainting transformer knows of it."""
+
+
+def predicted(model: nn.Module, x_BCTHW: Tensor, time_B: Tensor, text: TextStates, condition: Tensor | None) -> Tensor:
+    """The transformer's answer; a condition joins the noisy latents as further channels."""
+    joined = x_BCTHW if condition is None else torch.cat([x_BCTHW, condition], dim=1)
+    pooled = {} if text.pooled_B1P is None else {"pooled_B1C": text.pooled_B1P}
+    return model(joined, time_B, text.states_B1LD, None, text.mask_B1L, **pooled)
+
+
+def strata_of(stage: Stage, at: MicroBatch) -> tuple[int, int]:
+    """Which part of the times a micro-batch draws from, and of how many: parts of the global batch, or of the ranks as upstream."""
+    if stage.compat.times == "upstream":
+        return at.rank, at.ranks
+    return at.place, at.ranks * stage.batch.accumulate
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Within, a model is in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _with_dropout(stage: Stage, batch: Batch, generator: torch.Generator) -> list[str]:
+    """The captions, some of them emptied or, for a share of those, replaced by a sentence that says nothing."""
+    dropped = torch.rand(len(batch.captions), generator=generator) < stage.text.caption_dropout
+    replaced = torch.rand(len(batch.captions), generator=generator) < stage.text.default_caption_share
+    kind = "image" if batch.pixels_BCTHW.shape[2] == 1 else "video"
+    sentence = f"The {kind} showcases a scene with coherent and clear visuals."
+    return [
+        (sentence if replace else "") if drop else caption
+        for caption, drop, replace in zip(batch.captions, dropped.tolist(), replaced.tolist(), strict=True)
+    ]
 
 
 def _binned(losses: Tensor, shares: Tensor) -> list[float | None]:

@@ -38,7 +38,7 @@ from osplan.train.optimizer import (
 )
 from osplan.train.parameters import Phase, groups_of, phases_of, select, set_trainable
 from osplan.train.proof import compare, fingerprints
-from osplan.train.task import Batch, Task
+from osplan.train.task import Batch, MicroBatch, Task
 
 PLATEAU_MEASUREMENTS = 3
 """Held-out measurements without improvement after which a phase that waits for a plateau begins."""
@@ -142,10 +142,7 @@ class Loop:
         if self.stage.vae.freeze_encoder and self.stage.kind == "vae":
             trainable = [name for name in trainable if not name.startswith(("encoder.", "quant_conv."))]
         set_trainable(self.task.model, trainable)
-        kept = optimizer_state(self.optimizer) if hasattr(self, "optimizer") else {}
-        self.groups = groups_of(self.names, trainable, self.stage.layer_decay, dict(self.stage.learning_rate_ratios))
-        self.optimizer = build_optimizer(self.stage.optimizer, self.task.model, self.groups, self.stage.learning_rate)
-        restore_optimizer(self.optimizer, kept)
+        self._regroup(trainable)
         self.trainable = [parameter for parameter in self.task.model.parameters() if parameter.requires_grad]
         self.phase_fingerprints = fingerprints(self.task.model) if len(self.phases) > 1 or len(trainable) < len(self.names) else None
         self.model = self._wrapped()
@@ -158,6 +155,13 @@ class Loop:
                 trainable=list(self.phases[number].selectors),
                 parameters=sum(parameter.numel() for parameter in self.trainable),
             )
+
+    def _regroup(self, trainable: list[str]) -> None:
+        """The optimiser over the trainable parameters in groups of equal learning rate; what it knew of them is kept."""
+        kept = optimizer_state(self.optimizer) if hasattr(self, "optimizer") else {}
+        self.groups = groups_of(self.names, trainable, self.stage.layer_decay, dict(self.stage.learning_rate_ratios))
+        self.optimizer = build_optimizer(self.stage.optimizer, self.task.model, self.groups, self.stage.learning_rate)
+        restore_optimizer(self.optimizer, kept)
 
     def _prove_phase(self) -> None:
         if self.phase_fingerprints is not None and self.world.is_first and self.step >= self.phase_started:
@@ -173,9 +177,9 @@ class Loop:
         state = saved.state
         if same_run:
             self.live.reset(state["live"])
-            self._settings_changed()
             self.step = saved.step
             self._enter_phase(state["phase"]["index"], announce=False)
+            self._settings_changed()
             self.phase_started = state["phase"]["started"]
             if self.phase_fingerprints is not None:
                 self.phase_fingerprints = dict(state["phase"]["fingerprints"])
@@ -183,7 +187,9 @@ class Loop:
             self.retries, self.rate_factor = state["retries"], state["rateFactor"]
             self.best_loss, self.measurements_since_best = _number(state["bestLoss"]), state["measurementsSinceBest"]
             self.last_held_out = state["heldOut"]
-            self.stop_at = state["stopAt"]
+            # A stop that was obeyed is over; continuing means going on.
+            stop_at = state["stopAt"]
+            self.stop_at = stop_at if stop_at is not None and stop_at > saved.step else None
             self.replay = [
                 command
                 for command in past_commands
@@ -191,6 +197,7 @@ class Loop:
             ]
             if saved.rank is not None:
                 restore_generators(saved.rank)
+        self.optimizer.state.clear()
         restore_optimizer(self.optimizer, saved.optimizer)
         self.clipper.restore(state["clipper"])
         self.task.restore_extra(saved.extra)
@@ -266,17 +273,29 @@ class Loop:
                 self.requested.add(name)
             self._acknowledge(command, first, "applied", {"step": self.step})
             return
+        before = dict(self.live.changes)
         try:
             value = command["effective"] if command.get("replayed") else command["value"]
             effective = self.live.change(command["path"], value)
+            self._settings_changed()
         except UserError as refused:
+            self.live.reset(before)
+            self._settings_changed()
             self._acknowledge(command, first, "refused", None, f"{refused.message}. {refused.hint}")
             return
-        self._settings_changed()
         self._acknowledge(command, first, "applied", effective)
 
     def _settings_changed(self) -> None:
+        """Takes over what the parts keep of the stage's live settings.
+
+        Raises UserError where a part cannot do what the stage now asks of it.
+        """
         stage = self.stage
+        self.task.check(stage)
+        grouped = {name for group in self.groups for name in group.names}
+        trainable = [name for name in self.names if name in grouped]
+        if groups_of(self.names, trainable, stage.layer_decay, dict(stage.learning_rate_ratios)) != self.groups:
+            self._regroup(trainable)
         for group in self.optimizer.param_groups:
             group["weight_decay"] = stage.optimizer.weight_decay
         self.clipper.mode, self.clipper.norm = stage.clip.mode, stage.clip.norm
@@ -315,7 +334,7 @@ class Loop:
             last = micro + 1 == stage.batch.accumulate
             with _without_sync(self.model, wait=not last):
                 with split.time("forward"):
-                    part = self.task.losses(stage, self.model, batch, step, micro, self.world.rank, self.world.size)
+                    part = self.task.losses(stage, self.model, batch, MicroBatch(step, micro, self.world.rank, self.world.size))
                 with split.time("backward"):
                     (part.loss / stage.batch.accumulate).backward()
             losses.append(part.loss.detach())
@@ -334,7 +353,7 @@ class Loop:
             if self.ema is not None:
                 self.ema.update(step)
         assert batch is not None
-        extra |= self.task.after_step(stage, self.model, batch, step, self.world.rank, self.world.size)
+        extra |= self.task.after_step(stage, batch, step, self.world)
         self.step = step
         if step % stage.log_every == 0 or step == 1 or step >= stage.steps:
             clips = stage.batch.per_device * stage.batch.accumulate * self.world.size
@@ -395,6 +414,7 @@ class Loop:
             self._report_incident(message, "stopped: there is no checkpoint to go back to")
             return End("non-finite", message, self.step)
         position, cut, retries = self.clips.state(), self.rate_factor * self.stage.incidents.learning_rate_cut, self.retries
+        changes, stop_at = dict(self.live.changes), self.stop_at
         saved = read_checkpoint(folder, self.world.rank)
         self._report_incident(
             message,
@@ -402,7 +422,9 @@ class Loop:
         )
         self.restore(saved, [], same_run=True)
         self.clips.restore(position)
-        self.rate_factor, self.retries = cut, retries
+        self.live.reset(changes)
+        self._settings_changed()
+        self.rate_factor, self.retries, self.stop_at = cut, retries, stop_at
         return None
 
     def _report_incident(self, message: str, action: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from osplan.domain.stage import Stage
+from osplan.parallel.world import World
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,23 @@ class Batch:
     ids: Sequence[int]
     """Places of the clips in the index."""
     paths: Sequence[str]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Which micro-batch of the run this is."""
+
+    step: int
+    """Counts from 1."""
+    micro: int
+    """Number within the step on this rank, from 0."""
+    rank: int
+    ranks: int
+
+    @property
+    def place(self) -> int:
+        """Its number within the step over all ranks, in the order of the clips."""
+        return self.micro * self.ranks + self.rank
 
 
 @dataclass(frozen=True)
@@ -65,11 +83,15 @@ class Task(Protocol):
         """Its config.json."""
         ...
 
-    def losses(self, stage: Stage, model: nn.Module, batch: Batch, step: int, micro: int, rank: int, world: int) -> StepLoss:
-        """Loss of a micro-batch; every draw comes from (seed, step, micro, rank). `model` may be a wrapped one."""
+    def check(self, stage: Stage) -> None:
+        """Raises UserError where this task, as it was built, cannot do what the stage now asks of it."""
         ...
 
-    def after_step(self, stage: Stage, model: nn.Module, batch: Batch, step: int, rank: int, world: int) -> Mapping[str, float]:
+    def losses(self, stage: Stage, model: nn.Module, batch: Batch, at: MicroBatch) -> StepLoss:
+        """Loss of a micro-batch; every draw comes from the seed and where the micro-batch is. `model` may be a wrapped one."""
+        ...
+
+    def after_step(self, stage: Stage, batch: Batch, step: int, world: World) -> Mapping[str, float]:
         """Whatever else a step trains (a discriminator); scalars for the journal."""
         ...
 

@@ -15,15 +15,16 @@ from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 from osplan.models.discriminator import PatchDiscriminator3D
 from osplan.models.lpips import load_lpips
-from osplan.models.wfvae import WFVAE
+from osplan.models.posterior import Posterior
+from osplan.models.wfvae import WFVAE, Reconstruction
+from osplan.parallel.world import World
 from osplan.train.architecture import with_latent_statistics
-from osplan.train.optimizer import optimizer_state, restore_optimizer
+from osplan.train.autoencoder import Autoencoder, latent_size
+from osplan.train.optimizer import optimizer_state, restore_optimizer, set_learning_rate
 from osplan.train.pixels import normalised, psnr, write_video
 from osplan.train.precision import autocast
-from osplan.train.seeds import generator_for
-from osplan.train.task import Batch, Measured, StepLoss
-
-MEASURED_TOGETHER = 4
+from osplan.train.seeds import generator_for, micro_batch_generator
+from osplan.train.task import Batch, Measured, MicroBatch, StepLoss
 
 
 class VaeTask:
@@ -32,7 +33,7 @@ class VaeTask:
     def __init__(
         self,
         stage: Stage,
-        model: WFVAE,
+        model: Autoencoder,
         config: Mapping[str, Any],
         held_out: Sequence[Batch],
         training: Sequence[Batch],
@@ -45,6 +46,22 @@ class VaeTask:
         self.perceptual = self._perceptual(stage)
         if stage.objective.adversarial_weight > 0:
             self._add_discriminator(stage)
+
+    def check(self, stage: Stage) -> None:
+        """Raises UserError NOT_LIVE for terms whose networks were not built: their weights were 0 when the attempt started."""
+        objective = stage.objective
+        missing = [
+            path
+            for path, weight, network in (
+                ("objective.perceptualWeight", objective.perceptual_weight, self.perceptual),
+                ("objective.adversarialWeight", objective.adversarial_weight, self.discriminator),
+            )
+            if weight > 0 and network is None
+        ]
+        if missing:
+            raise UserError(
+                "NOT_LIVE", f"{missing[0]}: expected 0, as when the attempt started, got a weight", "use `stagewright branch --set`"
+            )
 
     def _perceptual(self, stage: Stage) -> Any:
         if stage.objective.perceptual_weight == 0:
@@ -64,21 +81,20 @@ class VaeTask:
         groups = [{"params": [parameter], "names": [name], "ratio": 1.0} for name, parameter in self.discriminator.named_parameters()]
         self.discriminator_optimizer = torch.optim.AdamW(groups, lr=stage.objective.discriminator_learning_rate, weight_decay=0.01)
 
-    def losses(self, stage: Stage, model: nn.Module, batch: Batch, step: int, micro: int, rank: int, world: int) -> StepLoss:
+    def losses(self, stage: Stage, model: nn.Module, batch: Batch, at: MicroBatch) -> StepLoss:
         """Loss of the autoencoder on a micro-batch."""
-        video = normalised(batch.pixels_BCTHW, self.device)
-        noise = torch.randn(self._latent_shape(video), generator=generator_for(stage.seed or 0, "posterior", step, micro, rank)).to(
-            self.device
-        )
+        step, video = at.step, normalised(batch.pixels_BCTHW, self.device)
+        generator = micro_batch_generator(stage.seed or 0, "posterior", step, at.place)
+        noise = torch.randn(latent_size(self.model, video), generator=generator).to(self.device)
         with autocast(stage, self.device):
-            out = model(video, noise)
+            recon, posterior, wavelets = _parts(model(video, noise))
+        if stage.objective.wavelet_weight == 0:
+            wavelets = []
         settings = _loss_settings(stage, adversarial=self.discriminator is not None)
-        pairs = ((out.encoder_wavelets.level_1, out.decoder_wavelets.level_1), (out.encoder_wavelets.level_2, out.decoder_wavelets.level_2))
-        wavelets = [(encoder.float(), decoder.float()) for encoder, decoder in pairs] if stage.objective.wavelet_weight > 0 else []
         loss = generator_loss(
             video,
-            out.video.float(),
-            out.posterior.kl(),
+            recon.float(),
+            posterior.kl(),
             step,
             settings,
             discriminator=self.discriminator or nn.Identity(),
@@ -98,17 +114,7 @@ class VaeTask:
             },
         )
 
-    def _latent_shape(self, video: Tensor) -> tuple[int, ...]:
-        time, space = self.model.stride
-        return (
-            video.shape[0],
-            self.model.config.latent_channels,
-            (video.shape[2] - 1) // time + 1,
-            video.shape[3] // space,
-            video.shape[4] // space,
-        )
-
-    def after_step(self, stage: Stage, model: nn.Module, batch: Batch, step: int, rank: int, world: int) -> Mapping[str, float]:
+    def after_step(self, stage: Stage, batch: Batch, step: int, world: World) -> Mapping[str, float]:
         """Trains the discriminator on the odd steps, as upstream."""
         if (
             self.discriminator is None
@@ -118,10 +124,14 @@ class VaeTask:
             return {}
         video = normalised(batch.pixels_BCTHW, self.device)
         with torch.no_grad(), autocast(stage, self.device):
-            recon = self.model(video, torch.zeros(self._latent_shape(video), device=self.device)).video
+            recon, _, _ = _parts(self.model(video, torch.zeros(latent_size(self.model, video), device=self.device)))
         loss = discriminator_loss(video, recon.float(), step, _loss_settings(stage, adversarial=True), self.discriminator)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
+        for parameter in self.discriminator.parameters():
+            if parameter.grad is not None:
+                parameter.grad = world.mean(parameter.grad)
+        set_learning_rate(self.discriminator_optimizer, stage.objective.discriminator_learning_rate)
         nn.utils.clip_grad_norm_(self.discriminator.parameters(), 1.0)
         self.discriminator_optimizer.step()
         return {"discriminator": float(loss.total), "logitsReal": float(loss.logits_real), "logitsFake": float(loss.logits_fake)}
@@ -145,6 +155,8 @@ class VaeTask:
     @torch.no_grad()
     def baselines(self, stage: Stage) -> Mapping[str, float]:
         """PSNR of painting each held-out clip in its mean colour."""
+        if not self.held_out:
+            return {}
         values = []
         for batch in self.held_out:
             video = normalised(batch.pixels_BCTHW, self.device)
@@ -166,7 +178,12 @@ class VaeTask:
 
     @torch.no_grad()
     def finish(self, stage: Stage) -> Mapping[str, Any]:
-        """Shift and scale per latent channel over the training clips: latents get mean 0 and deviation 1."""
+        """Shift and scale per latent channel over the training clips: latents get mean 0 and deviation 1.
+
+        Nothing for an autoencoder whose latents all share upstream's one factor.
+        """
+        if not isinstance(self.model, WFVAE):
+            return {}
         total = squares = torch.zeros(())
         count = 0
         for batch in self.training:
@@ -199,7 +216,16 @@ class VaeTask:
 
     def tokens_per_clip(self) -> int:
         """Latent cells of a held-out clip."""
-        return int(torch.Size(self._latent_shape(self.held_out[0].pixels_BCTHW)[2:]).numel()) if self.held_out else 0
+        return int(torch.Size(latent_size(self.model, self.held_out[0].pixels_BCTHW)[2:]).numel()) if self.held_out else 0
+
+
+def _parts(out: Any) -> tuple[Tensor, Posterior, list[tuple[Tensor, Tensor]]]:
+    """Reconstruction, posterior, and the wavelets of encoder and decoder where an autoencoder has them."""
+    if not isinstance(out, Reconstruction):
+        video, posterior = out
+        return video, posterior, []
+    pairs = ((out.encoder_wavelets.level_1, out.decoder_wavelets.level_1), (out.encoder_wavelets.level_2, out.decoder_wavelets.level_2))
+    return out.video, out.posterior, [(encoder.float(), decoder.float()) for encoder, decoder in pairs]
 
 
 def _loss_settings(stage: Stage, *, adversarial: bool) -> VaeLossSettings:

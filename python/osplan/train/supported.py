@@ -1,0 +1,70 @@
+"""Settings this trainer does not carry out: refused before the first step, all at once, never passed over."""
+
+from collections.abc import Iterator
+
+from osplan.domain.errors import UserError
+from osplan.domain.stage import Stage
+
+TRAINABLE_CLASSES = ("OpenSoraT2V_v1_3", "OpenSoraInpaint_v1_3", "OpenSoraT2V", "OpenSoraInpaint", "LatteT2V", "SparseUMMDiT")
+INPAINT_CLASSES = ("OpenSoraInpaint_v1_3", "OpenSoraInpaint")
+TRAINABLE_KINDS = ("vae", "text-to-video", "inpaint")
+VIDEO_AUTOENCODERS = ("WFVAEModel", "CausalVAEModel")
+
+
+def refuse_unsupported(stage: Stage) -> None:
+    """Raises UserError KIND_UNTRAINABLE for a kind or class this trainer has not, SETTING_UNSUPPORTED for settings it ignores."""
+    _refuse_kind(stage)
+    found = [f"{path} {value}: {reason}" for path, value, is_meant, reason in _rows(stage) if is_meant]
+    if found:
+        raise UserError(
+            "SETTING_UNSUPPORTED",
+            f"expected settings this trainer carries out, got {'; '.join(found)}",
+            "change them with --set, or train with --tiny, which leaves them out",
+        )
+
+
+def _refuse_kind(stage: Stage) -> None:
+    kind, vae, model = stage.kind, stage.vae.class_, stage.model.class_
+    if kind not in TRAINABLE_KINDS:
+        raise _untrainable("kind", TRAINABLE_KINDS, kind)
+    if vae not in VIDEO_AUTOENCODERS:
+        raise _untrainable("vae.class", VIDEO_AUTOENCODERS, vae)
+    if kind == "vae":
+        return
+    known = INPAINT_CLASSES if kind == "inpaint" else [name for name in TRAINABLE_CLASSES if name not in INPAINT_CLASSES]
+    if model not in known:
+        raise _untrainable("model.class", known, model)
+
+
+def _untrainable(path: str, known: tuple[str, ...] | list[str], got: str) -> UserError:
+    return UserError(
+        "KIND_UNTRAINABLE",
+        f"{path}: expected one of {', '.join(known)}, got {got}",
+        "this trainer cannot train it; it can be imported and compared",
+    )
+
+
+def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
+    """Path, value, whether it asks for what is not done, and what that is."""
+    parallel, memory, data, text, model, objective = stage.parallel, stage.memory, stage.data, stage.text, stage.model, stage.objective
+    is_flow, is_vae = objective.name == "rectified-flow", stage.kind == "vae"
+    yield "lora.rank", stage.lora.rank, stage.lora.rank is not None, "adapters are not trained"
+    yield "parallel.strategy", parallel.strategy, parallel.strategy != "ddp", "every rank keeps the whole model"
+    yield "parallel.sequence", parallel.sequence, parallel.sequence > 1, "clips are not split over ranks"
+    yield "parallel.tensor", parallel.tensor, parallel.tensor > 1, "layers are not split over ranks"
+    yield "memory.offload", memory.offload, memory.offload, "optimiser and moving average stay where the model is"
+    yield "memory.precision", memory.precision, memory.precision == "fp16", "gradients are not scaled; use bf16 or fp32"
+    yield "memory.compile", memory.compile, memory.compile == "blocks" and is_vae, "an autoencoder has no blocks to compile; use full"
+    yield "data.imagesPerClip", data.images_per_clip, data.images_per_clip > 0, "images are not trained jointly with clips"
+    mixed = not data.group_by_shape and not stage.shape.fixed
+    yield "data.groupByShape", data.group_by_shape, mixed, "batches always hold clips of one shape"
+    second = text.second_encoder is not None and model.class_ != "SparseUMMDiT" and not is_vae
+    yield "text.secondEncoder", text.second_encoder, second, "only SparseUMMDiT reads a pooled caption"
+    yield "scaleLearningRate", stage.scale_learning_rate, stage.scale_learning_rate, "write the learning rate you want"
+    yield "reportTo", list(stage.report_to), bool(stage.report_to), "the journal is the only tracker"
+    yield "model.patch", list(model.patch), not is_vae and model.patch[1] != model.patch[2], "patches are square"
+    both = is_flow and objective.times != "uniform" and objective.weighting != "none"
+    yield "objective.weighting", objective.weighting, both, f"times are drawn {objective.times} already; name one of the two"
+    wanted = ("auto", "flow-euler") if is_flow else ("auto", "ddim", "euler-ancestral")
+    wrong_sampler = not is_vae and stage.samples.sampler not in wanted
+    yield "samples.sampler", stage.samples.sampler, wrong_sampler, f"{objective.name} is sampled by {' or '.join(wanted[1:])}"
