@@ -3,7 +3,8 @@ import { UserError } from '../domain/errors.ts'
 import { inOrder, type RunEvent } from '../domain/run/state.ts'
 import { supervisorJournal, trainerJournal } from '../store/journal.ts'
 import { filesOf, type Run } from '../store/runs.ts'
-import { isGone, isSupervised, type SuperviseWorld, supervise } from './supervise.ts'
+import { isGone, type SuperviseWorld, supervise } from './supervise.ts'
+import { isSupervised } from './supervisor-lock.ts'
 
 const pollMs = 100
 const lookAfterMs = 1000

@@ -4,20 +4,18 @@ import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import { type Attempt, newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
 import type { Engine, Job, JobHandle, JobStatus } from '../engines/engine.ts'
-import { identityOf, isAlive, isElsewhere } from '../engines/process-identity.ts'
+import { isElsewhere } from '../engines/process-identity.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
 import { SupervisorJournal } from '../store/journal.ts'
-import { type Lock, lockHolder, takeLock } from '../store/lock.ts'
 import { filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
 import { endReason } from './end-reason.ts'
+import { isSilent, isSupervised, lockOf, ownIdentity } from './supervisor-lock.ts'
 
 const pollMs = 250
 /** A supervisor that has recorded an end lets go of the run within this. */
 const lockPatienceMs = 5000
 /** Ranks without a launcher end by themselves with a checkpoint; longer ones are swept up. */
 const rankPatienceMs = 30_000
-/** A trainer says something at least each ten seconds. One of another host that is silent this long is taken for lost. */
-const silenceSeconds = 300
 
 export interface SuperviseWorld {
   readonly engine: Engine
@@ -63,37 +61,6 @@ async function superviseLocked(
     if (wanted === undefined) return end
   }
   return wanted === (newest?.number ?? 0) + 1 ? startAndWait(run, wanted, world, journal) : undefined
-}
-
-function ownIdentity(): ProcessIdentity {
-  const own = identityOf(process.pid)
-  if (!own) throw new Error('this process has no entry under /proc')
-  return own
-}
-
-async function lockOf(run: Run, own: ProcessIdentity, patienceMs: number): Promise<Lock | undefined> {
-  const until = Date.now() + patienceMs
-  for (;;) {
-    const taken = takeLock(filesOf(run.folder).lock, own, (holder) => holdsOn(run, holder))
-    if ('release' in taken) return taken
-    if (Date.now() >= until) return undefined
-    await sleep(pollMs)
-  }
-}
-
-/** Whether the holder of a run's lock still lives; on another host that is told by what the run says alone. */
-function holdsOn(run: Run, holder: ProcessIdentity): boolean {
-  return isElsewhere(holder) ? !isSilent(readState(run).lastHeardAt) : isAlive(holder)
-}
-
-function isSilent(lastHeardAt: number | undefined): boolean {
-  return Date.now() / 1000 - (lastHeardAt ?? 0) > silenceSeconds
-}
-
-/** Whether some process supervises a run now. */
-export function isSupervised(run: Run): boolean {
-  const holder = lockHolder(filesOf(run.folder).lock)
-  return holder !== undefined && holdsOn(run, holder)
 }
 
 /** The handle in the journal; looked for where the supervisor was killed between starting the job and writing that down. */
