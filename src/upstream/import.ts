@@ -7,7 +7,7 @@ import { type Launch, launchOf } from './launcher.ts'
 import { foldMegatron } from './megatron.ts'
 import { releaseFacts } from './release-facts.ts'
 import { releaseFindings } from './release-findings.ts'
-import { scriptFindings } from './script-findings.ts'
+import { cutLaunches, scriptFindings } from './script-findings.ts'
 import { Secrets } from './secrets.ts'
 import { readShell, type ShellScript } from './shell.ts'
 import { readSidecars } from './sidecars.ts'
@@ -48,7 +48,7 @@ export function importScript(text: string, options: ImportOptions): ImportedStag
 /** Findings of a script that starts no known trainer, and how many commands it has; for one that does they stand with its stages. */
 export function findingsWithoutStage(text: string, file: string): { readonly findings: readonly Finding[]; readonly commands: number } {
   const shell = readShell(text)
-  return { findings: scriptFindings(shell, new Secrets(shell), file), commands: shell.commands.length }
+  return { findings: [...scriptFindings(shell, new Secrets(shell), file), ...cutLaunches(shell, file)], commands: shell.commands.length }
 }
 
 function stageName(file: string, number: number | undefined): string {

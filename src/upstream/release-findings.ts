@@ -240,8 +240,11 @@ const rules: readonly ReleaseRule[] = [
     severity: 'warn',
     versions: /^v1\.3/,
     families: ['inpaint'],
-    flags: (stage) =>
-      when(isGiven(stage, 'mask_config') && sharesAreSwapped(stage.stage.objective.maskRatios), 'mask_config', 'objective.maskRatios'),
+    flags: (stage) => {
+      const file = String(value(stage, 'mask_config') ?? '')
+      const isKnown = stage.origins.get('objective.maskRatios')?.layer === 'script' || file.endsWith('train_configs/mask_config.yaml')
+      return when(isKnown && sharesAreSwapped(stage.stage.objective.maskRatios), 'mask_config', 'objective.maskRatios', file)
+    },
     message: 'the report draws 5 % continuation and 10 % random masks; here the shares are the same with owners exchanged',
     hint: 'write continuation: 1 and random_temporal: 2 for the report’s mix',
   },

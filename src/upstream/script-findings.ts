@@ -45,3 +45,21 @@ export function scriptFindings(shell: ShellScript, secrets: Secrets, file: strin
     )
   return [...syntax, ...keys, ...orphans]
 }
+
+/** Launchers whose command ends in a backslash and a blank before it names a program. */
+export function cutLaunches({ commands }: ShellScript, file: string): Finding[] {
+  return commands.flatMap(({ words }) => {
+    const last = words.at(-1)
+    if (!last || !/^[ \t]+$/.test(last.text) || !/^(?:accelerate|torchrun|deepspeed|python[\d.]*)$/.test(words[0]?.text ?? '')) return []
+    return [
+      {
+        rule: 'stray-backslash-space',
+        severity: 'error',
+        message: 'line ends in a backslash and a blank: bash ends the command here',
+        where: { file, line: last.line, column: last.column },
+        paths: [],
+        hint: 'remove the blank after the backslash',
+      },
+    ]
+  })
+}

@@ -70,10 +70,13 @@ function vaeSettings(config: Record<string, unknown>): Settings {
   }
 }
 
+/** Kinds of mask a file leaves out are never drawn. */
+const noMasks = { t2iv: 0, i2v: 0, transition: 0, continuation: 0, clear: 0, random_temporal: 0 }
+
 function maskSettings(config: Record<string, unknown>): Settings {
   const ratios = config.mask_type_ratio_dict_video
   return {
-    'objective.maskRatios': ratios !== null && typeof ratios === 'object' ? ratios : undefined,
+    'objective.maskRatios': ratios !== null && typeof ratios === 'object' ? { ...noMasks, ...ratios } : undefined,
     'objective.minClear': config.min_clear_ratio,
     'objective.maxClear': config.max_clear_ratio,
   }
