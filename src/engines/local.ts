@@ -13,14 +13,17 @@ const launcher = 'torch.distributed.run'
 /**
  * Runs the launcher and writes its exit status beside the run, so that it is known even when nobody waits: the shell outlives
  * this process, and a temporary file that is renamed is there whole or not at all. TERM is passed on. A signal interrupts `wait`, which
- * then does not tell the status of the launcher and is called again; 127 means that it has told it already.
+ * then does not tell the status of the launcher and is called again; 127 means that it has told it already. A signal is kept for a
+ * moment at the start: a child that is not yet another program would take it for its parent's.
  */
 const wrapper = `
-exit_file="$1"; shift; child=
+exit_file="$1"; shift
 asked= interrupted=
-trap 'asked=1; interrupted=1; kill -TERM $child 2>/dev/null' TERM INT HUP
+trap 'asked=1' TERM INT HUP
 "$@" & child=$!
-[ -z "$asked" ] || kill -TERM "$child"
+sleep 0.1
+trap 'interrupted=1; kill -TERM "$child" 2>/dev/null' TERM INT HUP
+[ -z "$asked" ] || kill -TERM "$child" 2>/dev/null
 rc=
 while :; do
   interrupted=; before=$rc

@@ -25,7 +25,7 @@ function jobOf(script: string): Job {
   return { runFolder: folder, attempt: 3, processes: 2, nodes: 1, threads: 4, python, pythonPath: '/there', ...files }
 }
 
-async function settled(handle: JobHandle, job: Job): Promise<JobStatus> {
+async function settled(handle: JobHandle, job: Job): Promise<Extract<JobStatus, { state: 'ended' }>> {
   for (;;) {
     const status = engine.observe(handle, job.exitFile)
     if (status.state === 'ended') return status
@@ -71,6 +71,19 @@ describe('a job on this machine', () => {
         await sleep(round % 2)
       }
       expect(engine.observe(handle, job.exitFile)).toMatchObject({ exitCode: 5 })
+    }
+  })
+
+  test('asked to end before its launcher is there still ends', async () => {
+    for (let round = 0; round < 8; round += 1) {
+      const job = jobOf('sleep 60')
+      rmSync(job.exitFile, { force: true })
+      const handle = await engine.submit(job)
+      await sleep(round)
+      engine.signal(handle, 'TERM')
+      // Before the shell could listen, nothing was there to leave a status.
+      expect([143, null]).toContain((await settled(handle, job)).exitCode)
+      expect(engine.find(job.exitFile)).toBeUndefined()
     }
   })
 
