@@ -10,6 +10,9 @@ export type Address =
   | { readonly kind: 'catalogue'; readonly version: string; readonly name: string }
   | { readonly kind: 'run'; readonly run: string; readonly checkpoint: number | 'best' | undefined }
 
+/** The forms that name a launch script of upstream. */
+export type ScriptAddress = Extract<Address, { kind: 'script' | 'upstream script' }>
+
 const addressForms =
   'FILE.yaml[#STAGE], v1.3/STAGE, a run (id, prefix, latest), RUN@STEP, FILE.sh, v1.3.1:PATH, COMMIT:PATH or defaults[:v1.3.1]'
 

@@ -96,7 +96,7 @@ async function readSides(
       ]
     case 'script':
     case 'upstream script': {
-      const [{ someLaunchesOf }, { findScript }] = await Promise.all([import('./script-sides.ts'), import('./import-scripts.ts')])
+      const { findScript, someLaunchesOf } = await import('./script-sides.ts')
       return someLaunchesOf(findScript(address, text, context), text)
     }
     case 'run':

@@ -1,25 +1,16 @@
-import { resolve } from 'node:path'
 import { UserError } from '../domain/errors.ts'
 import type { Finding } from '../domain/stage/origin.ts'
 import { findingsWithoutStage } from '../upstream/import.ts'
 import type { ImportedStage } from '../upstream/imported-stage.ts'
-import { type Address, parseAddress } from './address.ts'
+import { parseAddress, type ScriptAddress } from './address.ts'
 import type { AddressContext } from './addresses.ts'
-import { type FoundScript, launchesOf, scriptAtVersion, scriptOnDisk } from './script-sides.ts'
-
-export type ScriptAddress = Extract<Address, { kind: 'script' | 'upstream script' }>
+import { findScript, launchesOf } from './script-sides.ts'
 
 /** What one script starts. One that starts no trainer has findings of its own; those of the others stand with their stages. */
 export interface ImportedScript {
   readonly script: string
   readonly stages: readonly ImportedStage[]
   readonly findings: readonly Finding[]
-}
-
-/** The script an address names. Raises UserErrors SCRIPT_FILE and UPSTREAM_CHECKOUT. */
-export function findScript(parsed: ScriptAddress, address: string, context: AddressContext): FoundScript {
-  if (parsed.kind === 'script') return scriptOnDisk(resolve(context.cwd, parsed.file), address, context.trainer)
-  return scriptAtVersion(context.upstreamCheckout, parsed.version, parsed.path, address, context.trainer)
 }
 
 /** Every launch of scripts by their addresses. Raises UserErrors ADDRESS_…, SCRIPT_FILE and UPSTREAM_…. */

@@ -1,7 +1,7 @@
 import { stageFindings } from '../domain/findings/stage-findings.ts'
 import { areTwins, twinFindings } from '../domain/findings/twin-rules.ts'
 import type { Finding, Severity, StageSide } from '../domain/stage/origin.ts'
-import { lineageFindings, lineageOf } from '../upstream/lineage.ts'
+import { type Lineage, lineageFindings, lineageOf } from '../upstream/lineage.ts'
 import { parseAddress } from './address.ts'
 import { type AddressContext, resolveSides } from './addresses.ts'
 import { importedScript } from './import-scripts.ts'
@@ -18,38 +18,48 @@ export async function lint(addresses: readonly string[], context: AddressContext
   const sides = groups.flatMap((group) => group.sides)
   const scripts = groups.filter(({ kind }) => kind === 'script').flatMap((group) => group.sides)
   const lineage = lineageOf(scripts)
-  const parents = new Map(lineage.edges.map(({ from, to }) => [to, scripts.find(({ label }) => label === from)]))
-  const twins = scripts.flatMap((side, place) =>
+  const judged = await Promise.all(
+    groups.flatMap(({ kind, sides: own }) =>
+      own.map(async (side, place) => {
+        if (kind === 'script') return scriptFindings(side, scripts, lineage)
+        return stageFindings(side, kind === 'catalogue' ? await publishedParent(side) : recipeParent(own, place))
+      }),
+    ),
+  )
+  const found = [
+    ...groups.flatMap(({ findings }) => findings),
+    ...sides.flatMap(({ findings }) => findings),
+    ...judged.flat(),
+    ...(scripts.length > 1 ? lineageFindings(lineage, scripts) : []),
+    ...differingTwins(scripts),
+  ]
+  return distinct(found).toSorted((a, b) => order[a.severity] - order[b.severity])
+}
+
+/** Judged against the script whose folder it starts from, else against the one before where there are two; then that is not held against its init. */
+function scriptFindings(side: StageSide, scripts: readonly StageSide[], { edges }: Lineage): readonly Finding[] {
+  const edge = edges.find(({ to }) => to === side.label)
+  if (edge)
+    return stageFindings(
+      side,
+      scripts.find(({ label }) => label === edge.from),
+    )
+  const [first, second] = scripts
+  const before = first && side === second && scripts.length === 2 && isStep(first, second) ? first : undefined
+  return stageFindings(side, before).filter(({ rule, severity }) => rule !== 'init-not-parent' || severity !== 'error')
+}
+
+function isStep(first: StageSide, second: StageSide): boolean {
+  return first.stage.kind === second.stage.kind && !areTwins(first, second)
+}
+
+function differingTwins(scripts: readonly StageSide[]): Finding[] {
+  return scripts.flatMap((side, place) =>
     scripts
       .slice(place + 1)
       .filter((other) => areTwins(side, other))
       .flatMap((other) => twinFindings(side, other)),
   )
-  const [first, second] = scripts
-  if (first && second && groups.length === 2 && scripts.length === 2 && parents.size === 0 && isStep(first, second))
-    parents.set(second.label, first)
-  const judged = await Promise.all(
-    groups.flatMap(({ kind, sides: own }) =>
-      own.map(async (side, place) => {
-        const parent =
-          kind === 'script' ? parents.get(side.label) : kind === 'catalogue' ? await publishedParent(side) : recipeParent(own, place)
-        return stageFindings(side, parent)
-      }),
-    ),
-  )
-  const handOffs = scripts.length > 1 ? lineageFindings(lineage, scripts) : []
-  const found = [
-    ...groups.flatMap(({ findings }) => findings),
-    ...sides.flatMap(({ findings }) => findings),
-    ...judged.flat(),
-    ...handOffs,
-    ...twins,
-  ]
-  return distinct(found).toSorted((a, b) => order[a.severity] - order[b.severity])
-}
-
-function isStep(first: StageSide, second: StageSide): boolean {
-  return first.stage.kind === second.stage.kind && !areTwins(first, second)
 }
 
 interface Group {

@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
-import { dirname, isAbsolute, join, normalize, posix } from 'node:path'
+import { dirname, isAbsolute, join, normalize, posix, resolve } from 'node:path'
 import { UserError } from '../domain/errors.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { importScript } from '../upstream/import.ts'
 import type { ImportedStage } from '../upstream/imported-stage.ts'
 import { isKnownVersion, trainersOf } from '../upstream/trainer.ts'
+import type { ScriptAddress } from './address.ts'
 
 const mostBytes = 4 * 1024 * 1024
 
@@ -16,8 +17,21 @@ export interface FoundScript {
   readonly readFile: (path: string) => string | undefined
 }
 
+/** Where scripts are looked for, and the version they were written for where it should not be detected. */
+export interface ScriptContext {
+  readonly cwd: string
+  readonly upstreamCheckout?: string | undefined
+  readonly trainer?: string | undefined
+}
+
+/** The script an address names. Raises UserErrors SCRIPT_FILE and UPSTREAM_CHECKOUT. */
+export function findScript(parsed: ScriptAddress, address: string, { cwd, upstreamCheckout, trainer }: ScriptContext): FoundScript {
+  if (parsed.kind === 'script') return scriptOnDisk(resolve(cwd, parsed.file), address, trainer)
+  return scriptAtVersion(upstreamCheckout, parsed.version, parsed.path, address, trainer)
+}
+
 /** A script on this machine. Files it names are looked up beside it and in the folders above. Raises UserError SCRIPT_FILE. */
-export function scriptOnDisk(file: string, label: string, trainer?: string): FoundScript {
+function scriptOnDisk(file: string, label: string, trainer: string | undefined): FoundScript {
   const text = readSmall(file)
   if (text === undefined) {
     throw new UserError('SCRIPT_FILE', `${label}: expected a readable script of at most 4 MiB, got none`, { hint: 'check the name' })
@@ -29,7 +43,7 @@ export function scriptOnDisk(file: string, label: string, trainer?: string): Fou
  * A script at a version or commit, read from a checkout with `git show`, so that nothing is checked out. The trainer is that of the
  * version; of a commit whose parsers are not known it is detected. Raises UserErrors UPSTREAM_CHECKOUT and SCRIPT_FILE.
  */
-export function scriptAtVersion(
+function scriptAtVersion(
   checkout: string | undefined,
   version: string,
   path: string,

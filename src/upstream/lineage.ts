@@ -1,3 +1,4 @@
+import { claimsOfName } from '../domain/findings/name-rules.ts'
 import type { Finding, StageSide } from '../domain/stage/origin.ts'
 
 export interface LineageNode {
@@ -75,18 +76,29 @@ function namesRunFolder(path: string): boolean {
   )
 }
 
-/** Broken hand-offs as findings, each at the flag that names the weights. */
-export function lineageFindings({ broken }: Lineage, sides: readonly StageSide[]): Finding[] {
-  return broken.map(({ node, message }) => {
+/**
+ * Broken hand-offs as findings, each at the flag that names the weights. An error where the scripts are a chain, and where one of them is the
+ * stage that the folder's name describes and writes elsewhere; among scripts that are only given together it may be that the writer is not here.
+ */
+export function lineageFindings({ broken, edges }: Lineage, sides: readonly StageSide[]): Finding[] {
+  const areChain = edges.length > 0 || sides.length === 2
+  return broken.map(({ node, init, message }) => {
     const origin = sides.find(({ label }) => label === node)?.origins.get('init.weights')
     const { file, line, column } = origin ?? {}
+    const isCertain = areChain || sides.some((side) => side.label !== node && isDescribed(side, init))
     return {
       rule: 'init-not-written',
-      severity: 'error',
+      severity: isCertain ? 'error' : 'warn',
       message,
       where: file === undefined || line === undefined ? { path: 'init.weights' } : { file, line, column: column ?? 1 },
-      paths: ['init.weights', ...(origin?.name === undefined ? [] : [origin.name]), 'output'],
+      paths: ['init.weights', ...(origin?.name === undefined ? [] : [origin.name]), 'output', 'output_dir'],
       hint: 'point it at the output folder of the stage before, or give that stage’s script too',
     }
   })
+}
+
+/** Whether a path of weights names the shape a stage trains. */
+function isDescribed({ stage: { shape } }: StageSide, weights: string): boolean {
+  const { frames, height } = claimsOfName(weights)
+  return frames === shape.frames && (height === undefined || height === shape.height)
 }

@@ -27,7 +27,16 @@ test('weights in a run folder that no stage writes are a broken hand-off, with t
       rule: 'init-not-written',
       severity: 'error',
       where: { file: 'b.sh', line: 1, column: 102 },
-      paths: ['init.weights', 'pretrained', 'output'],
+      paths: ['init.weights', 'pretrained', 'output', 'output_dir'],
     }),
   ])
+})
+
+test('among scripts that are no chain, weights from elsewhere are a warning', () => {
+  const sides = [
+    ...launch('a.sh', 'first_long_name', 't2v.pt'),
+    ...launch('b.sh', 'second_long_name', 'elsewhere_long_name/checkpoint-10/model.safetensors'),
+    ...launch('c.sh', 'third_long_name', 't2v.pt'),
+  ]
+  expect(lineageFindings(lineageOf(sides), sides).map(({ severity }) => severity)).toEqual(['warn'])
 })
