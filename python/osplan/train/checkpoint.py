@@ -30,6 +30,8 @@ from osplan.domain.protocol import FORMAT_VERSION, tagged
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MANIFEST = "manifest.json"
+REPLACED = ".replaced"
+"""Ending of a checkpoint that one of the same step takes the place of."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,12 @@ def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
     _save_json(temporary / MANIFEST, manifest)
     for folder in (temporary / "model", temporary / "state", temporary):
         _sync_folder(folder)
+    replaced = target.with_name(f".{target.name}{REPLACED}")
     if target.exists():
-        shutil.rmtree(target)
+        os.rename(target, replaced)
     os.rename(temporary, target)
     _sync_folder(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
     return Written(checkpoint.step, target, sum(entry["bytes"] for entry in files.values()), files[handed_on]["sha256"])
 
 
@@ -189,7 +193,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run."""
+    """The newest complete checkpoint of a run. One that was being replaced when the trainer was killed comes back first."""
+    for replaced in (run / "checkpoints").glob(f".step-*{REPLACED}"):
+        target = replaced.with_name(replaced.name.removeprefix(".").removesuffix(REPLACED))
+        if target.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            os.rename(replaced, target)
     for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         if read_manifest(folder) is not None:
             return folder

@@ -1,6 +1,7 @@
 """Settings that may change while a run trains: checked like the stage itself, applied at a step boundary."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,9 +41,20 @@ class LiveStage:
         for name in parents:
             at = at[name]
         if isinstance(value, str) and value.startswith("*") and isinstance(at[leaf], int | float):
-            value = at[leaf] * float(value[1:])
+            value = _multiplied(path, at[leaf], value[1:])
         at[leaf] = value
         self.stage = decode_stage(updated)
         self._json = updated
         self.changes[path] = value
         return value
+
+
+def _multiplied(path: str, number: float, factor: str) -> float:
+    """A number times a factor; a whole number stays one."""
+    try:
+        product = number * float(factor)
+    except ValueError as cause:
+        raise UserError("STAGE_INVALID", f"{path}: expected a factor such as `*0.5`, got `*{factor}`", "write a number behind *") from cause
+    if not math.isfinite(product):
+        raise UserError("STAGE_INVALID", f"{path}: expected a finite number, got {product}", "write a finite factor behind *")
+    return round(product) if isinstance(number, int) and not isinstance(number, bool) else product

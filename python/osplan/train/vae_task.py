@@ -134,7 +134,7 @@ class VaeTask:
         set_learning_rate(self.discriminator_optimizer, stage.objective.discriminator_learning_rate)
         nn.utils.clip_grad_norm_(self.discriminator.parameters(), 1.0)
         self.discriminator_optimizer.step()
-        return {"discriminator": float(loss.total), "logitsReal": float(loss.logits_real), "logitsFake": float(loss.logits_fake)}
+        return {"discriminator": float(loss.total.detach()), "logitsReal": float(loss.logits_real), "logitsFake": float(loss.logits_fake)}
 
     @torch.no_grad()
     def measure(self, stage: Stage) -> Measured:

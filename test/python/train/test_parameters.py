@@ -1,10 +1,16 @@
 import pytest
+
 from osplan.domain.errors import UserError
 from osplan.train.parameters import block_depths, groups_of, phases_of, select
 
+PARTS = ("attn1.to_q.weight", "attn1.to_q.bias", "attn2.to_k.weight", "ff.net.2.weight")
 NAMES = [
     "pos_embed.proj.weight",
-    *[f"transformer_blocks.{depth}.{part}" for depth in range(4) for part in ("attn1.to_q.weight", "attn1.to_q.bias", "attn2.to_k.weight", "ff.net.2.weight")],
+    *[
+        f"transformer_blocks.{depth}.{part}"
+        for depth in range(4)
+        for part in ("attn1.to_q.weight", "attn1.to_q.bias", "attn2.to_k.weight", "ff.net.2.weight")
+    ],
     "proj_out.weight",
 ]
 

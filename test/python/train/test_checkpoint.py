@@ -1,0 +1,122 @@
+import errno
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from osplan.domain.errors import UserError
+from osplan.train import checkpoint as module
+from osplan.train.checkpoint import Checkpoint, folder_of, latest_checkpoint, prune, read_checkpoint, read_manifest, write_checkpoint
+
+
+def checkpoint(step, loss=None):
+    weights = {"a": torch.full((2, 3), float(step)), "b": torch.arange(4.0) + step}
+    return Checkpoint(
+        step=step, attempt=1, config={"_class_name": "X"}, model=weights, ema={name: value / 2 for name, value in weights.items()},
+        optimizer={"exp_avg/a": torch.ones(2, 3), "step/a": torch.tensor(3.0)}, extra={"discriminator": {"w": torch.zeros(1)}},
+        ranks=({"torch": torch.arange(8, dtype=torch.uint8)}, {"torch": torch.zeros(8, dtype=torch.uint8)}),
+        state={"bestLoss": float("inf"), "clips": {"at": step}},
+        held_out=None if loss is None else {"raw": {"loss": 9.0}, "ema": {"loss": loss}},
+        stage_hash="h",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path
+
+
+def test_what_is_written_is_read_back(run):
+    written = write_checkpoint(run, checkpoint(5, 0.5))
+    found = read_checkpoint(written.path, 1)
+    assert found.step == 5 and found.state["clips"] == {"at": 5} and found.state["bestLoss"] == {"$f": "inf"}
+    assert torch.equal(found.model["b"], torch.arange(4.0) + 5)
+    assert found.ema is not None and torch.equal(found.ema["a"], torch.full((2, 3), 2.5))
+    assert found.optimizer["step/a"] == 3 and list(found.extra) == ["discriminator"]
+    assert found.rank is not None and torch.equal(found.rank["torch"], torch.zeros(8, dtype=torch.uint8))
+    assert read_checkpoint(written.path, 7).rank is None
+
+
+def test_the_manifest_holds_the_hash_that_is_handed_on(run):
+    written = write_checkpoint(run, checkpoint(5))
+    manifest = read_manifest(written.path)
+    assert manifest is not None
+    assert written.sha256 == manifest["files"]["model_ema/diffusion_pytorch_model.safetensors"]["sha256"]
+    assert written.bytes == sum(entry["bytes"] for entry in manifest["files"].values())
+
+
+def test_a_changed_byte_is_found(run):
+    path = write_checkpoint(run, checkpoint(5)).path / "model" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="CHECKPOINT_DAMAGED"):
+        read_checkpoint(folder_of(run, 5), 0)
+
+
+def test_a_shortened_or_unfinished_checkpoint_is_passed_over(run):
+    for step in (1, 2, 3):
+        write_checkpoint(run, checkpoint(step))
+    (folder_of(run, 3) / "manifest.json").unlink()
+    weights = folder_of(run, 2) / "model" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert latest_checkpoint(run) == folder_of(run, 1)
+    with pytest.raises(UserError, match="CHECKPOINT_DAMAGED"):
+        read_checkpoint(folder_of(run, 2), 0)
+
+
+def test_another_format_is_refused(run):
+    path = write_checkpoint(run, checkpoint(1)).path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "formatVersion": 2}))
+    with pytest.raises(UserError, match="FORMAT_VERSION"):
+        latest_checkpoint(run)
+
+
+def test_the_newest_and_the_best_are_kept(run):
+    for step, loss in ((1, 0.4), (2, 0.1), (3, 0.1), (4, None), (5, float("nan")), (6, 0.9)):
+        write_checkpoint(run, checkpoint(step, loss))
+    gone = prune(run, keep_last=2, keep_best=1)
+    assert [folder.name[-1] for folder in gone] == ["1", "3", "4"]
+    assert sorted(folder.name[-1] for folder in (run / "checkpoints").iterdir()) == ["2", "5", "6"]
+    assert prune(run, keep_last=None, keep_best=0) == []
+
+
+def test_a_full_disk_leaves_the_old_ones_and_no_remains(run, monkeypatch):
+    write_checkpoint(run, checkpoint(1))
+    save, calls = module._save, []
+
+    def full(path, tensors):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, tensors)
+
+    monkeypatch.setattr(module, "_save", full)
+    with pytest.raises(UserError, match="DISK_FULL"):
+        write_checkpoint(run, checkpoint(2))
+    assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["step-00000001"]
+    assert read_checkpoint(folder_of(run, 1), 0).step == 1
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_kill_while_one_replaces_another_of_the_same_step_loses_neither_for_good(run, monkeypatch, at):
+    write_checkpoint(run, checkpoint(1))
+    rename, calls = module.os.rename, []
+
+    def killed(*names):
+        calls.append(names)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        rename(*names)
+
+    monkeypatch.setattr(module.os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(run, replace(checkpoint(1), attempt=2))
+    monkeypatch.undo()
+    assert latest_checkpoint(run) == folder_of(run, 1)
+    assert read_checkpoint(folder_of(run, 1), 0).step == 1
+    write_checkpoint(run, checkpoint(1))
+    write_checkpoint(run, checkpoint(2))
+    assert sorted(folder.name for folder in (run / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]

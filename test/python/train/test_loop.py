@@ -1,0 +1,224 @@
+import pytest
+import torch
+
+from osplan.domain.errors import UserError
+from osplan.train.checkpoint import folder_of, latest_checkpoint, read_checkpoint
+from osplan.train.pixels import normalised
+from osplan.train.seeds import micro_batch_generator
+
+OBJECTIVES = {
+    "v-prediction": {"name": "v-prediction", "zeroTerminalSnr": True, "snrGamma": 5},
+    "epsilon": {"name": "epsilon"},
+    "rectified-flow": {"name": "rectified-flow", "times": "logit-normal"},
+}
+
+
+def plain_losses(loop, steps):
+    """What a loop without any machinery does with the same networks, clips and draws."""
+    stage, task = loop.stage, loop.task
+    model, objective, encoders = task.model, task.objective, task.encoders
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=stage.learning_rate,
+        betas=(0.9, 0.999),
+        eps=stage.optimizer.epsilon,
+        weight_decay=stage.optimizer.weight_decay,
+    )
+    losses = []
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        total = 0.0
+        for micro in range(stage.batch.accumulate):
+            batch = loop.clips.take()
+            draws = {name: micro_batch_generator(stage.seed, name, step, micro) for name in ("posterior", "noise")}
+            posterior = encoders.vae.encode(normalised(batch.pixels_BCTHW, torch.device("cpu")))
+            mean, logvar = posterior.moments.chunk(2, dim=1)
+            drawn = torch.randn(mean.shape, generator=draws["posterior"])
+            x0 = encoders.vae.scaled(mean + torch.exp(0.5 * logvar.clamp(-30, 20)) * drawn)
+            noise = objective.draw_noise(x0, draws["noise"])
+            t = objective.draw_times(len(x0), draws["noise"], micro, stage.batch.accumulate, frame_tokens=4)
+            text = encoders.text(batch.captions)
+            prediction = model(objective.noised(x0, noise, t), objective.model_time(t), text.states_B1LD, None, text.mask_B1L)
+            loss, _ = objective.loss(prediction, x0, noise, t)
+            (loss / stage.batch.accumulate).backward()
+            total += loss.item() / stage.batch.accumulate
+        torch.nn.utils.clip_grad_norm_(model.parameters(), stage.clip.norm)
+        optimizer.step()
+        losses.append(total)
+    return losses
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_twenty_steps_equal_those_of_a_plain_loop(loop_of, name):
+    # The keys' biases have no gradient but rounding; a larger epsilon keeps the optimiser from blowing that up.
+    settings = {"objective": OBJECTIVES[name], "batch": {"perDevice": 2, "accumulate": 2}, "optimizer": {"epsilon": 1e-4}}
+    loop, recorder = loop_of(**settings)
+    assert loop.train().reason == "completed"
+    plain, _ = loop_of(**settings)
+    expected = plain_losses(plain, 20)
+    assert list(recorder.losses()) == list(range(1, 21))
+    torch.testing.assert_close(torch.tensor(list(recorder.losses().values())), torch.tensor(expected), rtol=1e-6, atol=1e-6)
+    for (name_, trained), parameter in zip(loop.task.model.named_parameters(), plain.task.model.parameters(), strict=True):
+        torch.testing.assert_close(trained, parameter, rtol=1e-5, atol=1e-6, msg=name_)
+
+
+def test_frozen_tensors_are_bit_identical_at_the_end_and_the_others_have_moved(loop_of):
+    loop, recorder = loop_of(trainable=["all", "-blocks[0]"], steps=3)
+    before = {name: value.clone() for name, value in loop.task.model.state_dict().items()}
+    loop.train()
+    after = loop.task.model.state_dict()
+    frozen = [name for name in before if "transformer_blocks.0." in name]
+    assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["proj_out.weight"], after["proj_out.weight"])
+    proof = recorder.of("phaseProof")[-1]
+    assert proof["frozen"] == len(frozen) and proof["frozen_changed"] == []
+
+
+def test_a_phase_thaws_after_its_step_and_keeps_what_the_optimiser_knew(loop_of):
+    loop, recorder = loop_of(
+        trainable=["all", "-blocks[0]"], phases=[{"at": 2, "trainable": ["all"], "rewarmSteps": 1}], steps=4, schedule={"name": "constant"}
+    )
+    loop.train()
+    (phase,) = recorder.of("phase")
+    assert (phase["step"], phase["index"]) == (2, 1)
+    states = {name: loop.optimizer.state[parameter]["step"].item() for name, parameter in loop.task.model.named_parameters()}
+    assert {value for name, value in states.items() if "transformer_blocks.0." in name} == {2}
+    assert {value for name, value in states.items() if "transformer_blocks.0." not in name} == {4}
+    rates = [fields["learning_rate"] for fields in recorder.of("step")]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3])
+
+
+def test_going_on_from_a_checkpoint_repeats_the_unbroken_losses_bit_for_bit(loop_of):
+    settings = {"steps": 8, "batch": {"perDevice": 2, "accumulate": 2}, "clip": {"mode": "zclip"}}
+    unbroken, recorder = loop_of(**settings)
+    unbroken.train()
+    stopped, first = loop_of(**settings)
+    first.due[5] = [{"id": "a", "name": "stop"}]
+    assert stopped.train().reason == "stopped"
+    torch.manual_seed(99)
+    going_on, second = loop_of(**settings)
+    going_on.restore(read_checkpoint(folder_of(going_on.run, 5), 0), [], same_run=True)
+    assert going_on.train().reason == "completed"
+    assert second.losses() == {step: loss for step, loss in recorder.losses().items() if step > 5}
+    for name, value in unbroken.task.model.state_dict().items():
+        assert torch.equal(value, going_on.task.model.state_dict()[name])
+    assert unbroken.ema and going_on.ema
+    assert all(torch.equal(value, going_on.ema.shadow[name]) for name, value in unbroken.ema.shadow.items())
+
+
+def test_a_stop_at_a_later_step_is_obeyed_once(loop_of):
+    loop, recorder = loop_of(steps=6)
+    recorder.due[0] = [{"id": "a", "name": "stop", "after": 3}]
+    end = loop.train()
+    assert (end.reason, end.step) == ("stopped", 3)
+    again, _ = loop_of(steps=6)
+    again.restore(read_checkpoint(folder_of(again.run, 3), 0), [], same_run=True)
+    assert again.train().reason == "completed"
+
+
+def test_a_live_change_takes_effect_at_the_next_step_and_again_after_going_on(loop_of):
+    loop, recorder = loop_of(steps=6, checkpoint={"everySteps": 2, "keepLast": None})
+    recorder.due[3] = [{"id": "a", "name": "set", "path": "learningRate", "value": "*0.5"}]
+    loop.train()
+    assert [fields["learning_rate"] for fields in recorder.of("step")] == pytest.approx([1e-3] * 3 + [5e-4] * 3)
+    assert recorder.acknowledged == [("set", 4, "applied", 5e-4)]
+    again, second = loop_of(steps=6)
+    again.restore(read_checkpoint(folder_of(again.run, 2), 0), recorder.commands, same_run=True)
+    again.train()
+    assert second.losses() == {step: loss for step, loss in recorder.losses().items() if step > 2}
+    assert second.acknowledged == []
+
+
+def test_a_live_change_of_group_rates_reaches_the_optimiser(loop_of):
+    loop, recorder = loop_of(steps=3)
+    recorder.due[1] = [{"id": "a", "name": "set", "path": "learningRateRatios", "value": {"head": 0.0}}]
+    loop.train()
+    rates = {group["ratio"]: group["lr"] for group in loop.optimizer.param_groups}
+    assert rates == {1.0: 1e-3, 0.0: 0.0}
+    assert loop.optimizer.state[loop.task.model.get_parameter("proj_out.weight")]["step"] == 3
+
+
+def test_a_change_that_names_nothing_or_is_not_live_is_refused_and_changes_nothing(loop_of):
+    loop, recorder = loop_of(steps=2)
+    recorder.due[1] = [
+        {"id": "a", "name": "set", "path": "learningRateRatios", "value": {"nosuch": 2}},
+        {"id": "b", "name": "set", "path": "batch.perDevice", "value": 4},
+    ]
+    loop.train()
+    assert [status for _, _, status, _ in recorder.acknowledged] == ["refused", "refused"]
+    assert loop.live.changes == {} and dict(loop.stage.learning_rate_ratios) == {}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_the_weights_of_the_step_before(loop_of):
+    loop, recorder = loop_of(poisoned=frozenset({2}), steps=6)
+    end = loop.train()
+    assert (end.reason, end.step) == ("non-finite", 2)
+    assert "clip-2.mp4" in end.message
+    assert all(bool(value.isfinite().all()) for value in loop.task.model.state_dict().values())
+    assert recorder.of("incident")[0]["action"] == "stopped"
+
+
+def test_a_poisoned_batch_can_be_skipped(loop_of):
+    loop, recorder = loop_of(poisoned=frozenset({2}), steps=6, incidents={"policy": "skip"})
+    assert loop.train().reason == "completed"
+    assert list(recorder.losses()) == [1, 2, 3, 4, 5, 6]
+    assert loop.clips.state() == {"at": 7}
+
+
+def test_skips_end_after_the_retries(loop_of):
+    loop, _ = loop_of(poisoned=frozenset(range(2, 20)), steps=6, incidents={"policy": "skip", "maxRetries": 3})
+    assert loop.train().reason == "non-finite"
+    assert loop.clips.state() == {"at": 6}
+
+
+def test_a_roll_back_returns_to_the_last_checkpoint_with_a_cut_rate_and_keeps_live_changes(loop_of):
+    loop, recorder = loop_of(
+        poisoned=frozenset({4}),
+        steps=6,
+        incidents={"policy": "rollback", "learningRateCut": 0.1},
+        checkpoint={"everySteps": 2, "keepLast": None},
+    )
+    recorder.due[3] = [{"id": "a", "name": "set", "path": "clip.norm", "value": 0.5}]
+    assert loop.train().reason == "completed"
+    rates = [(fields["step"], fields["learning_rate"]) for fields in recorder.of("step")]
+    assert rates[:4] == [(step, 1e-3) for step in (1, 2, 3, 4)]
+    assert rates[4:] == [(5, pytest.approx(1e-4)), (6, pytest.approx(1e-4))]
+    assert "rolled back to step 4" in recorder.of("incident")[0]["action"]
+    assert loop.stage.clip.norm == 0.5
+
+
+def test_held_out_loss_is_measured_for_raw_and_averaged_weights_and_disturbs_nothing(loop_of):
+    quiet, without = loop_of(steps=3)
+    quiet.train()
+    loop, recorder = loop_of(steps=3, held_out=1, data={"heldOutClips": 2}, heldOut={"everySteps": 1, "draws": 2})
+    loop.train()
+    assert recorder.losses() == without.losses()
+    measured = recorder.of("heldOut")
+    assert [fields["step"] for fields in measured] == [0, 1, 2, 3]
+    assert measured[-1]["raw"]["loss"] != measured[-1]["ema"]["loss"]
+    assert {"zero", "swapped_captions"} <= set(measured[0])
+
+
+def test_a_branch_takes_weights_and_optimiser_but_starts_at_step_zero(loop_of):
+    loop, _ = loop_of(steps=3)
+    loop.train()
+    folder = latest_checkpoint(loop.run)
+    assert folder is not None
+    branch, recorder = loop_of(steps=2)
+    branch.restore(read_checkpoint(folder, 0), [], same_run=False)
+    assert branch.step == 0
+    parameter = branch.task.model.get_parameter("proj_out.weight")
+    assert branch.optimizer.state[parameter]["step"] == 3
+    assert torch.equal(parameter, loop.task.model.get_parameter("proj_out.weight"))
+    assert branch.train().step == 2
+
+
+def test_a_full_disk_ends_the_attempt_with_a_user_error(loop_of, monkeypatch):
+    loop, _ = loop_of(steps=4, checkpoint={"everySteps": 2})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("osplan.train.checkpoint._save", full)
+    with pytest.raises(UserError, match="DISK_FULL"):
+        loop.train()
