@@ -8,6 +8,14 @@ from typing import Any
 from osplan.domain.errors import UserError
 from osplan.domain.stage import LIVE_PATHS, Stage, decode_stage
 
+SHARES = frozenset({"ema.decay", "incidents.learningRateCut"})
+ABOVE_ZERO = frozenset(
+    {
+        "learningRate", "steps", "clip.norm", "checkpoint.everySteps", "checkpoint.everyMinutes", "checkpoint.keepLast",
+        "heldOut.everySteps", "heldOut.patience", "samples.everySteps", "samples.steps", "logEvery", "objective.discriminatorLearningRate",
+    }
+)  # fmt: skip
+
 
 class LiveStage:
     """The stage as it is now: as resolved, with the live changes made so far."""
@@ -42,11 +50,22 @@ class LiveStage:
             at = at[name]
         if isinstance(value, str) and value.startswith("*") and isinstance(at[leaf], int | float):
             value = _multiplied(path, at[leaf], value[1:])
+        _check_range(path, value)
         at[leaf] = value
         self.stage = decode_stage(updated)
         self._json = updated
         self.changes[path] = value
         return value
+
+
+def _check_range(path: str, value: Any) -> None:
+    """Raises UserError STAGE_INVALID for a number no step could be made with."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    least = "above 0" if path in ABOVE_ZERO else "from 0 to 1" if path in SHARES else "at least 0"
+    fits = math.isfinite(value) and (value > 0 if path in ABOVE_ZERO else value >= 0) and (path not in SHARES or value <= 1)
+    if not fits:
+        raise UserError("STAGE_INVALID", f"{path}: expected a number {least}, got {value}", "write a number in its range")
 
 
 def _multiplied(path: str, number: float, factor: str) -> float:

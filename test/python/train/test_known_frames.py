@@ -12,9 +12,6 @@ INPAINT = {
     "kind": "inpaint",
     "model": {"class": "OpenSoraInpaint_v1_3", "layers": 2, "heads": 1, "headDim": 24, "textChannels": 16, "sparse": False},
 }
-    "kind": "inpaint",
-    "model": {"class": "OpenSoraInpaint_v1_3", "layers": 2, "heads": 1, "headDim": 24, "textChannels": 16, "sparse": False},
-}
 
 
 def condition(stage, seed=0, value=200):

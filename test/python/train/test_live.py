@@ -28,6 +28,12 @@ def test_a_wrong_value_is_refused_and_changes_nothing(live, value):
     assert live.stage.learning_rate == 1e-3 and live.changes == {}
 
 
+@pytest.mark.parametrize(("path", "value"), [("learningRate", -1), ("steps", 0), ("clip.norm", float("inf")), ("ema.decay", 1.5)])
+def test_a_number_out_of_its_range_is_refused(live, path, value):
+    with pytest.raises(UserError, match="STAGE_INVALID"):
+        live.change(path, value)
+
+
 def test_a_whole_number_times_a_factor_stays_one(live):
     assert live.change("steps", "*1.33") == 27
 
