@@ -181,6 +181,7 @@ class StageImport {
       this.options.readFile ?? noFile,
     )
     this.missingFiles(settings.missing)
+    if (settings.isForMany && settings.processes === 1 && text('num_processes') === undefined) this.oneProcess(text('config_file') ?? '')
     const machines = wholeOf(text('num_machines') ?? text('nnodes')) ?? settings.machines
     const each = wholeOf(text('nproc_per_node') ?? text('num_gpus'))
     const all = wholeOf(text('num_processes')) ?? settings.processes
@@ -212,6 +213,18 @@ class StageImport {
   private argument(name: string): string | undefined {
     const value = this.effective.get(name)
     return typeof value === 'string' ? value : undefined
+  }
+
+  private oneProcess(file: string): void {
+    const { line, column } = this.launch.place
+    this.findings.push({
+      rule: 'one-process-for-many',
+      severity: 'warn',
+      message: `${file}: a file for several devices that starts one process, so the global batch is that of one device`,
+      where: { file: this.options.file, line, column },
+      paths: ['parallel.processes', 'num_processes', 'config_file', file],
+      hint: 'give --num_processes, or set it in the file; upstream’s own profile went from 8 to 1 with v1.3',
+    })
   }
 
   private missingFiles(missing: readonly string[]): void {

@@ -6,6 +6,8 @@ export interface LaunchSettings {
   /** Ranks over all machines. */
   readonly processes: number | undefined
   readonly mixedPrecision: string | undefined
+  /** Whether the file is one for several devices: `MULTI_GPU`, `DEEPSPEED`, not `NO`. */
+  readonly isForMany: boolean
   readonly zeroStage: number | undefined
   /** Threshold of DeepSpeed's own clipping; null: DeepSpeed is used and does not clip; undefined: not known. */
   readonly deepspeedClip: number | null | undefined
@@ -36,6 +38,7 @@ export function launchSettings(configFile: string | undefined, deepspeedFile: st
     machines: whole((config as AccelerateFile).num_machines),
     processes: whole((config as AccelerateFile).num_processes),
     mixedPrecision: (config as AccelerateFile).mixed_precision,
+    isForMany: /^(?:MULTI_|DEEPSPEED|FSDP)/.test(String((config as AccelerateFile).distributed_type)),
     zeroStage: whole(zero?.stage ?? deepspeed?.zero_stage),
     deepspeedClip: missing.includes(named ?? '') ? undefined : typeof clip === 'number' || clip === null ? clip : undefined,
     missing,

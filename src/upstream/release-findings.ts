@@ -264,21 +264,6 @@ const rules: readonly ReleaseRule[] = [
     hint: 'expect no published weights of it',
   },
   {
-    rule: 'one-process-for-many',
-    severity: 'warn',
-    versions: /^v1\./,
-    families: ['diffusion', 'inpaint', 'lora', 'class', 'vae', 'videogpt'],
-    flags: (stage) => {
-      const file = stage.stage.upstream['launch.option.config_file']
-      const alone =
-        stage.stage.parallel.nodes * stage.stage.parallel.processes === 1 && stage.origins.get('parallel.processes')?.layer === 'script'
-      return when(alone && typeof file === 'string' && !isGiven(stage, 'num_processes'), 'num_processes', 'config_file', String(file))
-    },
-    message:
-      'the launcher’s file starts one process, so the global batch is that of one device; earlier releases start 8 with the same file',
-    hint: 'give --num_processes, or set it in the file',
-  },
-  {
     rule: 'steps-alternate',
     severity: 'info',
     versions: /^v1\.[23]\./,

@@ -71,11 +71,6 @@ describe('stagewright diff', () => {
         latent cells per clip  512 → 1,536 cells  ×3
         clip length            1.208 → 3.875 s  ×3.21
 
-      Findings
-        info ema-longer-than-stage: ema.decay: averages 10000 steps, the stage has
-          1000
-            hint: a decay of 1 − 10 / steps keeps the average within the stage
-
       5 changes: 1 initial weights, 3 optimiser, 1 data.
       Dearest: stale-cache (shape.frames).
       168 unchanged settings hidden (--full shows them)

@@ -320,7 +320,10 @@ const cases: readonly Case[] = [
     title: 'one process in a file for many',
     severity: 'warn',
     key: 'num_processes',
-    files: { 'a.sh': t2v13('').replace('launch', 'launch --config_file ddp.yaml'), 'ddp.yaml': 'num_machines: 1\nnum_processes: 1\n' },
+    files: {
+      'a.sh': t2v13('').replace('launch', 'launch --config_file ddp.yaml'),
+      'ddp.yaml': 'distributed_type: MULTI_GPU\nnum_machines: 1\nnum_processes: 1\n',
+    },
   },
   {
     title: 'other data while nothing else moves',
@@ -375,6 +378,14 @@ describe('what is only different is no mistake', () => {
     const files = Object.fromEntries(
       [1, 2, 3].map((place) => [`${place}.sh`, t2v13(`--learning_rate ${place}e-5 --output_dir separate_run_${place}`)]),
     )
+    expect(loud(await findings(files, 'v1.3.1'))).toEqual([])
+  })
+
+  test('one process in a file for one device', async () => {
+    const files = {
+      'a.sh': t2v13('').replace('launch', 'launch --config_file one.yaml'),
+      'one.yaml': "distributed_type: 'NO'\nnum_processes: 1\n",
+    }
     expect(loud(await findings(files, 'v1.3.1'))).toEqual([])
   })
 

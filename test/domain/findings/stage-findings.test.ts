@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { claimsOfName } from '../../../src/domain/findings/name-rules.ts'
-import { stageFindings } from '../../../src/domain/findings/stage-findings.ts'
+import { stageFindings, stageRules } from '../../../src/domain/findings/stage-findings.ts'
 import type { StageSide } from '../../../src/domain/stage/origin.ts'
 import { type StageInput, stageSchema } from '../../../src/domain/stage/schema.ts'
 
@@ -52,4 +53,12 @@ test('names are read as upstream writes them', () => {
 test('a name that says another learning rate warns', () => {
   expect(found({ output: 'x_lr2e-6', learningRate: 1e-5 })).toEqual(['warn name-contradicts-value'])
   expect(found({ output: 'x_lr1e-5', learningRate: 1e-5 })).toEqual([])
+})
+
+test('every rule has a name of its own, a reason, a source and a line in the guide', () => {
+  const guide = readFileSync(new URL('../../../docs/upstream-scripts.md', import.meta.url), 'utf8')
+  const names = stageRules.map(({ name }) => name)
+  expect(new Set(names).size).toBe(names.length)
+  expect(names.filter((name) => !guide.includes(`\`${name}\``))).toEqual([])
+  expect(stageRules.filter(({ hint, source }) => hint === '' || source === '')).toEqual([])
 })
