@@ -98,6 +98,7 @@ function shownNumber(value: string | number): string {
 function quoted(text: string): string {
   if (/^[\w@%+=:,./-]+$/.test(text)) return text
   if (text.includes(redacted)) return "''"
+  if (/\$\(/.test(text) && !/["\\]/.test(text)) return `"${text}"`
   if (/\$\{?[A-Za-z_]|\$\(/.test(text)) return `"${text.replace(/["\\`]/g, '\\$&')}"`
   return `'${text.replaceAll("'", `'\\''`)}'`
 }

@@ -39,10 +39,8 @@ export class ShellVariables {
     const quoted = word.parts.some(({ type }) => /Quoted|Literal/.test(type))
     const expanded = word.parts.some((part) => isExpansion(part))
     if (!whole && !quoted && expanded && unset.length === 0) {
-      return text
-        .split(/[ \t\n]+/)
-        .filter((piece) => piece !== '')
-        .map((piece) => ({ text: piece, unset: [], expanded }))
+      const pieces = text.length < longestSubstituted && /\$\(|`/.test(text) ? blankFree : /[^ \t\n]+/g
+      return (text.match(pieces) ?? []).map((piece) => ({ text: piece, unset: [], expanded }))
     }
     return [{ text, unset, expanded }]
   }
@@ -111,6 +109,12 @@ export class ShellVariables {
     }
   }
 }
+
+/** Longer texts are no list of arguments; looking for the ends of their substitutions takes time that grows with the square. */
+const longestSubstituted = 20_000
+
+/** Pieces between blanks, where the blanks of a substitution that stays as written separate nothing. */
+const blankFree = /(?:\$\((?:[^()]|\([^()]*\))*\)|`[^`]*`|[^ \t\n])+/g
 
 function isExpansion(part: WordPart): boolean {
   if (part.type === 'DoubleQuoted') return part.parts.some(isExpansion)

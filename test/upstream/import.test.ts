@@ -28,6 +28,12 @@ test('exports, arithmetic, defaults of variables and lists are expanded', () => 
   expect(side.stage.text.captionDropout).toBe(0.2)
 })
 
+test('the blanks of a substitution in a list of flags separate nothing', () => {
+  const side = only(command('$MORE', 'DATA="$(cd `dirname $0`; pwd)/a.txt"\nMORE="--data $DATA --seed 3"'))
+  expect(side.stage.data.source).toBe('$(cd `dirname $0`; pwd)/a.txt')
+  expect(side.stage.seed).toBe(3)
+})
+
 test('a variable nobody sets is an error with a line where a number is needed, and the stage stays complete', () => {
   const side = only(command('\\\n  --num_frames ${NUM_FRAME}'))
   expect(side.findings).toContainEqual(
