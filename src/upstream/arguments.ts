@@ -47,6 +47,17 @@ function nearestFlag(written: string, trainer: Trainer): string | undefined {
   return known.get(written)
 }
 
+const prefixed = new WeakMap<Trainer, Map<string, readonly string[]>>()
+
+/** Flags that begin with what is written. */
+function flagsStarting(written: string, trainer: Trainer): readonly string[] {
+  const known = prefixed.get(trainer) ?? new Map<string, readonly string[]>()
+  prefixed.set(trainer, known)
+  const found = known.get(written) ?? Object.keys(trainer.flags).filter((name) => name.startsWith(written))
+  known.set(written, found)
+  return found
+}
+
 class ArgumentReader {
   private readonly given = new Map<string, GivenFlag>()
   private readonly problems: ArgumentProblem[] = []
@@ -79,7 +90,7 @@ class ArgumentReader {
   private nameOf(written: string, word: ShellWord): string {
     const { flags } = this.trainer
     if (written in flags) return written
-    const starting = Object.keys(flags).filter((name) => name.startsWith(written))
+    const starting = flagsStarting(written, this.trainer)
     if (starting.length === 1 && starting[0] !== undefined) {
       this.add('abbreviated-flag', 'info', word, starting[0], `--${written}: stands for --${starting[0]}`, 'write the whole name')
       return starting[0]

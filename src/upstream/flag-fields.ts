@@ -1,4 +1,3 @@
-import { valueAt } from '../domain/stage/fields.ts'
 import type { Stage, StagePath } from '../domain/stage/schema.ts'
 import { modelOfName, textChannelsOfName, vaeOfName } from './model-names.ts'
 import type { Family, FlagSpec, FlagValue } from './trainer.ts'
@@ -13,36 +12,49 @@ export interface FlagField {
   readonly write: (stage: Stage, spec: FlagSpec) => FlagValue | undefined
 }
 
+/** Reads one field; its path is split once, because every import reads every field. */
+function fieldReader(path: StagePath): (stage: Stage) => FlagValue {
+  const names = path.split('.')
+  return (stage) => {
+    let value: unknown = stage
+    for (const name of names) value = (value as Record<string, unknown> | undefined)?.[name]
+    return value as FlagValue
+  }
+}
+
 function same(path: StagePath): FlagField {
-  return { read: (value) => (value === '' ? {} : { [path]: value }), write: (stage) => valueAt(stage, path) as FlagValue }
+  return { read: (value) => (value === '' ? {} : { [path]: value }), write: fieldReader(path) }
 }
 
 function address(path: StagePath): FlagField {
-  return { read: (value) => ({ [path]: value === '' ? null : value }), write: (stage) => valueAt(stage, path) as FlagValue }
+  return { read: (value) => ({ [path]: value === '' ? null : value }), write: fieldReader(path) }
 }
 
 function named(path: StagePath, names: Readonly<Record<string, string>>, none?: string): FlagField {
   const back = new Map(Object.entries(names).map(([theirs, ours]) => [ours, theirs]))
+  const readField = fieldReader(path)
   return {
     read: (value) => {
       const ours = value === null ? none : names[String(value)]
       return ours === undefined ? {} : { [path]: ours }
     },
     write: (stage, spec) => {
-      const ours = String(valueAt(stage, path))
+      const ours = String(readField(stage))
       return ours === none && spec.default === null ? undefined : back.get(ours)
     },
   }
 }
 
 function either(path: StagePath, on: unknown, off: unknown): FlagField {
-  return { read: (value) => ({ [path]: value ? on : off }), write: (stage) => valueAt(stage, path) === on }
+  const readField = fieldReader(path)
+  return { read: (value) => ({ [path]: value ? on : off }), write: (stage) => readField(stage) === on }
 }
 
 function listPlace(path: StagePath, place: number): FlagField {
+  const readField = fieldReader(path)
   return {
     read: (value) => ({ [`${path}.${place}`]: value }),
-    write: (stage) => (valueAt(stage, path) as number[])[place] as number,
+    write: (stage) => (readField(stage) as readonly number[])[place],
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Finding, Origin } from '../domain/stage/origin.ts'
 import { type Detected, detectTrainer } from './detect.ts'
-import { type FlagField, fieldsOf } from './flag-fields.ts'
+import { type FlagField, fieldsOf, type Settings } from './flag-fields.ts'
 import { type ImportedStage, launchKeys, sameValue } from './imported-stage.ts'
 import { launchSettings, type ReadText } from './launch-config.ts'
 import { type Launch, launchOf } from './launcher.ts'
@@ -137,8 +137,12 @@ class StageImport {
   }
 
   /** Settings for a flag that is not given and has no default: only fields that know null take it. */
-  private nullable(field: FlagField) {
-    return Object.fromEntries(Object.entries(field.read(null)).filter(([path, value]) => value === null && nullFields.has(path)))
+  private nullable(field: FlagField): Settings {
+    const known = settingsOfNull.get(field)
+    if (known) return known
+    const settings = Object.fromEntries(Object.entries(field.read(null)).filter(([path, value]) => value === null && nullFields.has(path)))
+    settingsOfNull.set(field, settings)
+    return settings
   }
 
   private clean(value: FlagValue): FlagValue {
@@ -270,6 +274,8 @@ class StageImport {
     return field ? Object.keys(field.read(this.effective.get(flag) ?? null)) : []
   }
 }
+
+const settingsOfNull = new WeakMap<FlagField, Settings>()
 
 const nullFields: ReadonlySet<string> = new Set([
   'init.weights',

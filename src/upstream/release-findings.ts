@@ -426,6 +426,7 @@ function clipping(stage: ImportedStage): Finding[] {
 function absent(stage: ImportedStage): Finding[] {
   if (stage.findings.some(({ rule }) => rule === 'missing-file')) return []
   const files = absentFiles[stage.version.slice(0, 4)] ?? []
+  if (files.length === 0) return []
   const named = new Set(
     [...Object.entries(stage.stage.upstream)].filter(([name]) => name.startsWith('launch.')).map(([, text]) => String(text)),
   )

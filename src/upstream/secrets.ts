@@ -11,6 +11,8 @@ const secretName = /(?:^|[_-])(?:api[_-]?key|key|token|secret|passw(?:or)?d|acce
 const harmlessName = /(?:^|[_-])(?:public|sort|primary)[_-]?key$/i
 /** Forms that are keys wherever they stand: Hugging Face, OpenAI, GitHub, AWS. */
 const knownForm = /\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b/
+/** No form of a key is shorter, so most words need no closer look. */
+const shortestKey = 20
 const longToken = /^[A-Za-z0-9_-]{20,}$/
 export const redacted = '<secret removed>'
 
@@ -40,11 +42,14 @@ export class Secrets {
 
   private command(words: readonly ShellWord[]): void {
     const loginAt = words.findIndex(({ text }) => text === 'login')
+    let before = ''
     words.forEach((word, at) => {
-      const [, option = '', inline] = /^--?([\w-]+)(?:=(.*))?$/s.exec(word.text) ?? []
-      const before = words[at - 1]?.text ?? ''
-      const option2 = /^--?([\w-]+)$/.exec(before)?.[1] ?? ''
-      const assigned = /^([A-Za-z_]\w*)=(.*)$/s.exec(word.text)
+      const isOption = word.text.startsWith('-')
+      const [, option = '', inline] = (isOption && /^--?([\w-]+)(?:=(.*))?$/s.exec(word.text)) || []
+      const option2 = before
+      before = inline === undefined ? option : ''
+      if (word.text.length < shortestKey) return
+      const assigned = !isOption && word.text.includes('=') ? /^([A-Za-z_]\w*)=(.*)$/s.exec(word.text) : null
       if (inline !== undefined && isSecret(option, inline)) this.add(option, inline, word)
       else if (assigned && isSecret(assigned[1] ?? '', assigned[2] ?? '')) this.add(assigned[1] ?? '', assigned[2] ?? '', word)
       else if (isSecret(option2, word.text)) this.add(option2, word.text, word)
