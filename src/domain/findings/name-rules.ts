@@ -125,7 +125,7 @@ export const nameRules: readonly Rule[] = [
 ]
 
 /** Latent widths a file of weights tells of: `dim4todim8` two of them, `latent4` one. */
-export function latentWidthsOfName(name: string): number[] {
+function latentWidthsOfName(name: string): number[] {
   const [, from, to] = /(?:dim|latent)_?(\d+)(?:_?(?:to|2)_?(?:dim|latent)_?(\d+))?/i.exec(name) ?? []
   return [from, to].flatMap((text) => (text === undefined ? [] : [Number(text)]))
 }
