@@ -224,7 +224,11 @@ class DiffusionTask:
         grey = torch.full(wanted, 128, dtype=torch.uint8)
         return torch.stack([clips[number % len(clips)] if clips else grey for number in range(count)])
 
-    def after_step(self, stage: Stage, batch: Batch, step: int, world: World) -> Mapping[str, float]:
+    def trains_model(self, stage: Stage, step: int) -> bool:
+        """Always: a transformer trains alone."""
+        return True
+
+    def after_step(self, stage: Stage, batches: Sequence[Batch], step: int, world: World) -> Mapping[str, float]:
         """Nothing: a transformer trains alone."""
         return {}
 

@@ -325,18 +325,18 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
         losses, bins, extra = [], [], {}
-        batch: Batch | None = None
-        paths: list[str] = []
+        batches: list[Batch] = []
+        trains = self.task.trains_model(stage, step)
         for micro in range(stage.batch.accumulate):
             with split.time("data"):
-                batch = self.clips.take()
-            paths += batch.paths
+                batches.append(self.clips.take())
             last = micro + 1 == stage.batch.accumulate
             with _without_sync(self.model, wait=not last):
-                with split.time("forward"):
-                    part = self.task.losses(stage, self.model, batch, MicroBatch(step, micro, self.world.rank, self.world.size))
-                with split.time("backward"):
-                    (part.loss / stage.batch.accumulate).backward()
+                with split.time("forward"), torch.set_grad_enabled(trains):
+                    part = self.task.losses(stage, self.model, batches[-1], MicroBatch(step, micro, self.world.rank, self.world.size))
+                if trains:
+                    with split.time("backward"):
+                        (part.loss / stage.batch.accumulate).backward()
             losses.append(part.loss.detach())
             bins.append(part.by_bin)
             extra = {name: float(value) for name, value in part.extra.items()}
@@ -344,16 +344,17 @@ class Loop:
             norm = float(gradient_norm(self.trainable))
             loss = float(self.world.mean(torch.stack(losses).mean()))
             if not math.isfinite(norm) or not math.isfinite(loss):
+                paths = [path for batch in batches for path in batch.paths]
                 found = f"loss {loss} and gradient norm {norm}; clips: {', '.join(paths[:8])}"
                 raise NonFiniteError(f"step {step}: expected a finite loss and gradient, got {found}")
-            scale_gradients(self.trainable, self.clipper.scale_for(norm))
             rate = self.learning_rate(step)
-            set_learning_rate(self.optimizer, rate)
-            self.optimizer.step()
-            if self.ema is not None:
-                self.ema.update(step)
-        assert batch is not None
-        extra |= self.task.after_step(stage, batch, step, self.world)
+            if trains:
+                scale_gradients(self.trainable, self.clipper.scale_for(norm))
+                set_learning_rate(self.optimizer, rate)
+                self.optimizer.step()
+                if self.ema is not None:
+                    self.ema.update(step)
+        extra |= self.task.after_step(stage, batches, step, self.world)
         self.step = step
         if step % stage.log_every == 0 or step == 1 or step >= stage.steps:
             clips = stage.batch.per_device * stage.batch.accumulate * self.world.size

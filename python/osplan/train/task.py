@@ -91,8 +91,12 @@ class Task(Protocol):
         """Loss of a micro-batch; every draw comes from the seed and where the micro-batch is. `model` may be a wrapped one."""
         ...
 
-    def after_step(self, stage: Stage, batch: Batch, step: int, world: World) -> Mapping[str, float]:
-        """Whatever else a step trains (a discriminator); scalars for the journal."""
+    def trains_model(self, stage: Stage, step: int) -> bool:
+        """Whether a step moves the model; in the others `after_step` trains something else on the step's clips."""
+        ...
+
+    def after_step(self, stage: Stage, batches: Sequence[Batch], step: int, world: World) -> Mapping[str, float]:
+        """Whatever else a step trains (a discriminator), on the step's micro-batches; scalars for the journal."""
         ...
 
     def measure(self, stage: Stage) -> Measured:

@@ -84,10 +84,8 @@ class VaeTask:
     def losses(self, stage: Stage, model: nn.Module, batch: Batch, at: MicroBatch) -> StepLoss:
         """Loss of the autoencoder on a micro-batch."""
         step, video = at.step, normalised(batch.pixels_BCTHW, self.device)
-        generator = micro_batch_generator(stage.seed or 0, "posterior", step, at.place)
-        noise = torch.randn(latent_size(self.model, video), generator=generator).to(self.device)
         with autocast(stage, self.device):
-            recon, posterior, wavelets = _parts(model(video, noise))
+            recon, posterior, wavelets = _parts(model(video, self._noise(stage, video, at)))
         if stage.objective.wavelet_weight == 0:
             wavelets = []
         settings = _loss_settings(stage, adversarial=self.discriminator is not None)
@@ -114,27 +112,39 @@ class VaeTask:
             },
         )
 
-    def after_step(self, stage: Stage, batch: Batch, step: int, world: World) -> Mapping[str, float]:
-        """Trains the discriminator on the odd steps, as upstream."""
-        if (
-            self.discriminator is None
-            or self.discriminator_optimizer is None
-            or not is_discriminator_step(step, stage.objective.discriminator_start)
-        ):
+    def trains_model(self, stage: Stage, step: int) -> bool:
+        """Whether it is the autoencoder's turn: once the game has started, the odd steps are the discriminator's, as upstream."""
+        return self.discriminator is None or not is_discriminator_step(step, stage.objective.discriminator_start)
+
+    def after_step(self, stage: Stage, batches: Sequence[Batch], step: int, world: World) -> Mapping[str, float]:
+        """Trains the discriminator where it is its turn."""
+        if self.discriminator is None or self.discriminator_optimizer is None or self.trains_model(stage, step):
             return {}
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        said = [self._discriminated(stage, batch, MicroBatch(step, micro, world.rank, world.size)) for micro, batch in enumerate(batches)]
+        gradients = [parameter.grad for parameter in self.discriminator.parameters() if parameter.grad is not None]
+        for gradient in gradients:
+            gradient.copy_(world.mean(gradient) / len(batches))
+        nn.utils.clip_grad_norm_(self.discriminator.parameters(), 1.0)
+        set_learning_rate(self.discriminator_optimizer, stage.objective.discriminator_learning_rate)
+        self.discriminator_optimizer.step()
+        total, real, fake = (sum(values) / len(values) for values in zip(*said, strict=True))
+        return {"discriminator": total, "logitsReal": real, "logitsFake": fake}
+
+    def _discriminated(self, stage: Stage, batch: Batch, at: MicroBatch) -> tuple[float, float, float]:
+        """Adds a micro-batch's gradients to the discriminator's; its loss and mean logits."""
+        assert self.discriminator is not None
         video = normalised(batch.pixels_BCTHW, self.device)
         with torch.no_grad(), autocast(stage, self.device):
-            recon, _, _ = _parts(self.model(video, torch.zeros(latent_size(self.model, video), device=self.device)))
-        loss = discriminator_loss(video, recon.float(), step, _loss_settings(stage, adversarial=True), self.discriminator)
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
+            recon, _, _ = _parts(self.model(video, self._noise(stage, video, at)))
+        loss = discriminator_loss(video, recon.float(), at.step, _loss_settings(stage, adversarial=True), self.discriminator)
         loss.total.backward()
-        for parameter in self.discriminator.parameters():
-            if parameter.grad is not None:
-                parameter.grad = world.mean(parameter.grad)
-        set_learning_rate(self.discriminator_optimizer, stage.objective.discriminator_learning_rate)
-        nn.utils.clip_grad_norm_(self.discriminator.parameters(), 1.0)
-        self.discriminator_optimizer.step()
-        return {"discriminator": float(loss.total.detach()), "logitsReal": float(loss.logits_real), "logitsFake": float(loss.logits_fake)}
+        return float(loss.total.detach()), float(loss.logits_real), float(loss.logits_fake)
+
+    def _noise(self, stage: Stage, video: Tensor, at: MicroBatch) -> Tensor:
+        """What picks the latents of a micro-batch from their posterior."""
+        generator = micro_batch_generator(stage.seed or 0, "posterior", at.step, at.place)
+        return torch.randn(latent_size(self.model, video), generator=generator).to(self.device)
 
     @torch.no_grad()
     def measure(self, stage: Stage) -> Measured:
