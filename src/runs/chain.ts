@@ -58,8 +58,8 @@ export async function trainChain(
   return { runs, end: undefined }
 }
 
-/** The stage with `--data` where it names no source of its own. */
+/** The stage with the clips of `--data`, which outranks what a file names. */
 export function withData(side: StageSide, data: string | undefined): StageSide {
-  if (data === undefined || side.stage.data.source !== null) return side
+  if (data === undefined) return side
   return { ...side, stage: stageSchema.parse({ ...side.stage, data: { ...side.stage.data, source: data } }) }
 }
