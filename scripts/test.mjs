@@ -52,6 +52,8 @@ for (const [title, program, args, folder = '.'] of [...(onlyTests ? [] : checks)
 }
 
 rmSync(reports, { recursive: true, force: true })
+if (!full) skipped.push('tests marked slow: they take minutes, `npm run test:full` runs them')
+if (!process.env.STAGEWRIGHT_UPSTREAM) skipped.push('tests over upstream’s own scripts: STAGEWRIGHT_UPSTREAM=CHECKOUT runs them')
 if (skipped.length > 0) console.log(`\nskipped:\n${skipped.map((entry) => `  ${entry}`).join('\n')}`)
 console.log(`\n${passed} passed, ${failed} failed`)
 process.exitCode = failed === 0 ? 0 : 1
