@@ -185,7 +185,9 @@ function printGates(done: ReadonlyMap<string, Run>, control: Run, world: Trainin
 
 function printSamples(done: ReadonlyMap<string, Run>, world: TrainingWorld): void {
   const { bold, dim } = paintFor(world.stdout, world.env)
-  world.stdout.write(`\n${bold('Samples')} ${dim('(mostly the right background and colour; shapes are rough or missing after so few steps)')}\n`)
+  world.stdout.write(
+    `\n${bold('Samples')} ${dim('(mostly the right background and colour; shapes are rough or missing after so few steps)')}\n`,
+  )
   for (const run of done.values()) {
     for (const { path, prompt } of readState(run).samples.slice(-3))
       world.stdout.write(`  ${relative(world.cwd, join(run.folder, path))}  ${dim(prompt)}\n`)
