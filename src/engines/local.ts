@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
-import type { Engine, Job, JobHandle, JobStatus } from './engine.ts'
+import type { Engine, Job, JobPlace, JobStatus, LocalHandle } from './engine.ts'
 import { identityOf, isAlive, isElsewhere, leadsSession, processesWhere } from './process-identity.ts'
 
 const tailBytes = 64 * 1024
@@ -44,7 +44,8 @@ export class LocalEngine implements Engine {
     this.#env = env
   }
 
-  async submit(job: Job): Promise<JobHandle> {
+  async submit(job: Job): Promise<LocalHandle> {
+    if (job.nodes > 1) throw oneNode(job)
     const log = openSync(job.log, 'a', 0o600)
     try {
       // Integer descriptors: a stream through this process would break when it ends.
@@ -72,25 +73,29 @@ export class LocalEngine implements Engine {
     return launchCommand(job)
   }
 
-  find(exitFile: string): JobHandle | undefined {
+  /** The job of an exit file, where it runs here. */
+  find(exitFile: string): LocalHandle | undefined {
     const isWrapper = (words: readonly string[]) =>
       words.includes(wrapperName) && isSameFile(words[words.indexOf(wrapperName) + 1], exitFile)
     const process = processesWhere(isWrapper).find(leadsSession)
     return process && { kind: 'local', process }
   }
 
-  observe(handle: JobHandle | undefined, exitFile: string): JobStatus {
+  async observe(known: LocalHandle | undefined, { exitFile }: JobPlace): Promise<JobStatus> {
+    const handle = known ?? this.find(exitFile)
     if (handle && isAlive(handle.process)) return { state: 'running' }
     if (!existsSync(exitFile)) {
-      return handle && isElsewhere(handle.process) ? { state: 'running' } : { state: 'ended', exitCode: null, signal: null }
+      if (handle && isElsewhere(handle.process)) return { state: 'unseen', why: `it runs on ${handle.process.host}`, untilSilent: true }
+      return { state: 'ended', exitCode: null, signal: null }
     }
     const exitCode = exitCodeIn(exitFile)
     const signal = exitCode !== null && exitCode > 128 ? signalName(exitCode - 128) : null
     return { state: 'ended', exitCode, signal }
   }
 
-  signal(handle: JobHandle, signal: 'TERM' | 'KILL'): void {
-    if (isAlive(handle.process)) kill(signal === 'KILL' ? -handle.process.pid : handle.process.pid, signal)
+  async signal(known: LocalHandle | undefined, { exitFile }: JobPlace, signal: 'TERM' | 'KILL'): Promise<void> {
+    const handle = known ?? this.find(exitFile)
+    if (handle && isAlive(handle.process)) kill(signal === 'KILL' ? -handle.process.pid : handle.process.pid, signal)
   }
 
   ranks(runFolder: string, attempt: number): ProcessIdentity[] {
@@ -121,6 +126,12 @@ export class LocalEngine implements Engine {
       closeSync(file)
     }
   }
+}
+
+function oneNode(job: Job): UserError {
+  return new UserError('ENGINE_NODES', `parallel.nodes: expected one machine for the local engine, got ${job.nodes}`, {
+    hint: 'train with --engine slurm, or start the launcher of each machine with `stagewright launch`',
+  })
 }
 
 /** The torchrun line of a job on this machine. */

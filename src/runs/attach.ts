@@ -24,7 +24,7 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
   const files = filesOf(run.folder)
   const [trainer, supervisor] = [trainerJournal(files.trainer), supervisorJournal(files.supervisor)]
   const adoption = new Adoption(run, world)
-  let newest = { number: 0, handle: null as unknown, hasEnded: false }
+  let newest = { number: 0, engine: '', handle: null as unknown, hasEnded: false }
   let heardAt = 0
   let lookAt = performance.now() + lookAfterMs
   while (!options.signal?.aborted) {
@@ -34,13 +34,13 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
     yield* events
     heardAt = events.reduce((latest, { event }) => Math.max(latest, event.ts), heardAt)
     for (const event of told) {
-      if (event.event === 'attempt') newest = { number: event.attempt, handle: event.handle, hasEnded: false }
+      if (event.event === 'attempt') newest = { number: event.attempt, engine: event.engine, handle: event.handle, hasEnded: false }
       if (event.event === 'ended' && event.attempt === newest.number) newest.hasEnded = true
     }
     if (newest.hasEnded && newest.number >= (options.fromAttempt ?? 1)) return
     if (performance.now() > lookAt) {
       lookAt = performance.now() + lookAfterMs
-      if (newest.number > 0 && !newest.hasEnded && isGone(run, newest, heardAt, world.engine)) adoption.begin()
+      if (newest.number > 0 && !newest.hasEnded && (await isGone(run, newest, heardAt, world.engine))) adoption.begin()
       if (newest.number < (options.fromAttempt ?? 1) && !isSupervised(run)) throw notStarted(run)
     }
     adoption.check()

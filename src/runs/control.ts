@@ -6,11 +6,10 @@ import { UserError } from '../domain/errors.ts'
 import type { Command, TrainerEvent } from '../domain/protocol.ts'
 import { type Attempt, newestAttempt } from '../domain/run/state.ts'
 import { fieldOf } from '../domain/stage/fields.ts'
-import type { JobHandle } from '../engines/engine.ts'
 import { writeAtomically } from '../store/files.ts'
 import { type JournalReader, trainerJournal } from '../store/journal.ts'
 import { filesOf, type Run, requestKill } from '../store/runs.ts'
-import { isGone, settledState } from './supervise.ts'
+import { handleOf, isGone, jobPlace, settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
 const pollMs = 100
@@ -105,7 +104,7 @@ async function fromJournal(
 
 /** Reads the whole journal only once the process is gone: that of a long run takes its time. */
 async function hasEnded(run: Run, attempt: Attempt, world: RunsWorld): Promise<boolean> {
-  if (!isGone(run, attempt, world.now().getTime() / 1000, world.engine)) return false
+  if (!(await isGone(run, attempt, world.now().getTime() / 1000, world.engine))) return false
   const { attempts } = await settledState(run, world)
   return attempts.find(({ number }) => number === attempt.number)?.end !== undefined
 }
@@ -120,5 +119,5 @@ export async function stopRun(run: Run, options: { after?: number; kill?: boolea
   if (!attempt || attempt.end) throw notActive(run, attempt)
   requestKill(run, attempt.number, world.actor)
   world.engine.reconcile(world.engine.ranks(run.folder, attempt.number))
-  if (attempt.handle) world.engine.signal(attempt.handle as JobHandle, 'KILL')
+  await world.engine.signal(handleOf(attempt), jobPlace(run, attempt), 'KILL')
 }

@@ -1,10 +1,10 @@
+import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { PythonEnvironment } from '../bridge/environment.ts'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import { type Attempt, newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
-import type { Engine, Job, JobHandle, JobStatus } from '../engines/engine.ts'
-import { isElsewhere } from '../engines/process-identity.ts'
+import type { EndedJob, Engine, Job, JobHandle, JobPlace } from '../engines/engine.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
 import { SupervisorJournal } from '../store/journal.ts'
 import { filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
@@ -16,6 +16,9 @@ const pollMs = 250
 const lockPatienceMs = 5000
 /** Ranks without a launcher end by themselves with a checkpoint; longer ones are swept up. */
 const rankPatienceMs = 30_000
+
+/** An attempt as far as its job goes. */
+type StartedJob = Pick<Attempt, 'number' | 'engine' | 'handle'>
 
 export interface SuperviseWorld {
   readonly engine: Engine
@@ -57,15 +60,27 @@ async function superviseLocked(
   const newest = newestAttempt(readState(run))
   if (newest && !newest.end) {
     journal.append(newest.number, { event: 'adopted', by: own })
-    const end = await ended(run, newest.number, handleOf(run, newest, world.engine), world.engine, journal)
+    const end = await ended(run, newest, world.engine, journal)
     if (wanted === undefined) return end
   }
   return wanted === (newest?.number ?? 0) + 1 ? startAndWait(run, wanted, world, journal) : undefined
 }
 
-/** The handle in the journal; looked for where the supervisor was killed between starting the job and writing that down. */
-function handleOf(run: Run, attempt: Pick<Attempt, 'number' | 'handle'>, engine: Engine): JobHandle | undefined {
-  return (attempt.handle as JobHandle | null | undefined) ?? engine.find(filesOf(run.folder).exit(attempt.number))
+/** The handle in the journal; undefined where the supervisor was killed between starting the job and writing that down. */
+export function handleOf({ handle }: Pick<Attempt, 'handle'>): JobHandle | undefined {
+  return (handle as JobHandle | null | undefined) ?? undefined
+}
+
+/** What the job of an attempt is known by. */
+export function jobPlace(run: Run, { number, engine }: Pick<Attempt, 'number' | 'engine'>): JobPlace {
+  const words = basename(run.identity.socket, '.sock')
+  return {
+    runFolder: run.folder,
+    attempt: number,
+    engine,
+    token: `${run.id}:${number}:${words}`,
+    exitFile: filesOf(run.folder).exit(number),
+  }
 }
 
 async function startAndWait(run: Run, number: number, { engine, python }: SuperviseWorld, journal: SupervisorJournal): Promise<RunEnd> {
@@ -82,26 +97,25 @@ async function startAndWait(run: Run, number: number, { engine, python }: Superv
     handle = await engine.submit(job)
     tell(handle, command)
     // Whoever asked in between had nothing to kill.
-    if (killRequest(run, number)) engine.signal(handle, 'KILL')
+    if (killRequest(run, number)) await engine.signal(handle, job, 'KILL')
   } catch (cause) {
     tell(null, [])
     return notStarted(number, cause, journal)
   }
-  return ended(run, number, handle, engine, journal)
+  return ended(run, { number, engine: engine.name, handle }, engine, journal)
 }
 
 function jobOf(run: Run, attempt: number, environment: PythonEnvironment): Job {
   const files = filesOf(run.folder)
   const { parallel, memory } = run.stage
   return {
-    runFolder: run.folder,
-    attempt,
+    ...jobPlace(run, { number: attempt, engine: 'local' }),
+    settings: undefined,
     processes: parallel.processes,
     nodes: parallel.nodes,
     threads: memory.threads,
     ...environment,
     log: files.log(attempt),
-    exitFile: files.exit(attempt),
   }
 }
 
@@ -117,9 +131,10 @@ function record(number: number, end: RunEnd, journal: SupervisorJournal): void {
   journal.append(number, { event: 'ended', ...end, step: end.step ?? null })
 }
 
-async function ended(run: Run, number: number, handle: JobHandle | undefined, engine: Engine, journal: SupervisorJournal): Promise<RunEnd> {
+async function ended(run: Run, job: StartedJob, engine: Engine, journal: SupervisorJournal): Promise<RunEnd> {
+  const { number } = job
   const log = filesOf(run.folder).log(number)
-  const status = await settled(run, number, handle, engine)
+  const status = await settled(run, job, engine)
   const killed = killRequest(run, number)
   engine.reconcile(await leftRanks(run, number, engine, killed ? 0 : rankPatienceMs))
   if (killed) journal.append(number, { event: 'signalled', signal: 'SIGKILL', by: killed.by })
@@ -138,15 +153,19 @@ async function ended(run: Run, number: number, handle: JobHandle | undefined, en
   return end
 }
 
-async function settled(run: Run, number: number, handle: JobHandle | undefined, engine: Engine): Promise<JobStatus & { state: 'ended' }> {
-  const exitFile = filesOf(run.folder).exit(number)
+async function settled(run: Run, job: StartedJob, engine: Engine): Promise<EndedJob> {
   for (;;) {
-    const status = engine.observe(handle, exitFile)
+    const status = await seen(run, job, () => readState(run).lastHeardAt, engine)
     if (status.state === 'ended') return status
-    if (handle && isElsewhere(handle.process) && isSilent(readState(run).lastHeardAt))
-      return { state: 'ended', exitCode: null, signal: null }
     await sleep(pollMs)
   }
+}
+
+/** How a job stands; one that cannot be seen from here and whose run is silent is taken for ended, where its engine says so. */
+async function seen(run: Run, job: StartedJob, lastHeardAt: () => number | undefined, engine: Engine) {
+  const status = await engine.observe(handleOf(job), jobPlace(run, job))
+  if (status.state !== 'unseen' || !status.untilSilent || !isSilent(lastHeardAt())) return status
+  return { state: 'ended', exitCode: null, signal: null } satisfies EndedJob
 }
 
 /** Ranks that outlived their launcher by more than a moment. */
@@ -160,17 +179,15 @@ async function leftRanks(run: Run, number: number, engine: Engine, patienceMs: n
 }
 
 /** Whether an attempt without a recorded end has ended or never began. One of another host that is silent is taken for that. */
-export function isGone(run: Run, attempt: Pick<Attempt, 'number' | 'handle'>, lastHeardAt: number | undefined, engine: Engine): boolean {
-  const handle = handleOf(run, attempt, engine)
-  if (handle && isElsewhere(handle.process) && isSilent(lastHeardAt)) return true
-  return engine.observe(handle, filesOf(run.folder).exit(attempt.number)).state === 'ended'
+export async function isGone(run: Run, attempt: StartedJob, lastHeardAt: number | undefined, engine: Engine): Promise<boolean> {
+  return (await seen(run, attempt, () => lastHeardAt, engine)).state === 'ended'
 }
 
 /** The state of a run; where its attempt has ended and nobody is there to record it, that is done first. */
 export async function settledState(run: Run, world: SuperviseWorld): Promise<RunState> {
   const state = readState(run)
   const attempt = newestAttempt(state)
-  if (!attempt || attempt.end || !isGone(run, attempt, state.lastHeardAt, world.engine)) return state
+  if (!attempt || attempt.end || !(await isGone(run, attempt, state.lastHeardAt, world.engine))) return state
   await supervise(run.folder, world, { attempt: undefined })
   return recordedState(run, attempt.number, world.engine)
 }
@@ -181,7 +198,7 @@ async function recordedState(run: Run, number: number, engine: Engine): Promise<
   for (;;) {
     const state = readState(run)
     const attempt = newestAttempt(state)
-    const isOpen = attempt?.number === number && !attempt.end && isGone(run, attempt, state.lastHeardAt, engine)
+    const isOpen = attempt?.number === number && !attempt.end && (await isGone(run, attempt, state.lastHeardAt, engine))
     if (!isOpen || !isSupervised(run) || Date.now() >= until) return state
     await sleep(pollMs)
   }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { Job, JobHandle, JobStatus } from '../../src/engines/engine.ts'
+import type { EndedJob, Job, JobPlace, LocalHandle } from '../../src/engines/engine.ts'
 import { LocalEngine } from '../../src/engines/local.ts'
 import { identityOf, isAlive } from '../../src/engines/process-identity.ts'
 
@@ -16,18 +16,20 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 const engine = new LocalEngine({ PATH: process.env.PATH, NODE_CHANNEL_FD: '3', OWN: 'kept' })
 
+const placeOf = (exitFile: string): JobPlace => ({ runFolder: folder, attempt: 3, engine: 'local', token: 'run:3', exitFile })
+
 /** A job whose Python is a shell script. */
 function jobOf(script: string): Job {
   const python = join(folder, 'python')
   writeFileSync(python, `#!/bin/sh\n${script}\n`)
   chmodSync(python, 0o700)
   const files = { log: join(folder, 'log'), exitFile: join(folder, 'exit.json') }
-  return { runFolder: folder, attempt: 3, processes: 2, nodes: 1, threads: 4, python, pythonPath: '/there', ...files }
+  return { ...placeOf(files.exitFile), settings: undefined, processes: 2, nodes: 1, threads: 4, python, pythonPath: '/there', ...files }
 }
 
-async function settled(handle: JobHandle, job: Job): Promise<Extract<JobStatus, { state: 'ended' }>> {
+async function settled(handle: LocalHandle, job: Job): Promise<EndedJob> {
   for (;;) {
-    const status = engine.observe(handle, job.exitFile)
+    const status = await engine.observe(handle, job)
     if (status.state === 'ended') return status
     await sleep(10)
   }
@@ -54,7 +56,7 @@ describe('a job on this machine', () => {
     const job = jobOf('trap "echo asked; sleep 0.2; exit 5" TERM; echo on; while :; do sleep 0.02; done')
     const handle = await engine.submit(job)
     while (engine.logs(job.log, 1)[0] !== 'on') await sleep(10)
-    engine.signal(handle, 'TERM')
+    await engine.signal(handle, job, 'TERM')
     expect(await settled(handle, job)).toMatchObject({ exitCode: 5 })
     expect(engine.logs(job.log, 1)).toEqual(['asked'])
   })
@@ -67,10 +69,10 @@ describe('a job on this machine', () => {
       const handle = await engine.submit(job)
       while (engine.logs(job.log, 1)[0] !== 'on') await sleep(5)
       while (isAlive(handle.process)) {
-        engine.signal(handle, 'TERM')
+        await engine.signal(handle, job, 'TERM')
         await sleep(round % 2)
       }
-      expect(engine.observe(handle, job.exitFile)).toMatchObject({ exitCode: 5 })
+      expect(await engine.observe(handle, job)).toMatchObject({ exitCode: 5 })
     }
   })
 
@@ -80,7 +82,7 @@ describe('a job on this machine', () => {
       rmSync(job.exitFile, { force: true })
       const handle = await engine.submit(job)
       await sleep(round)
-      engine.signal(handle, 'TERM')
+      await engine.signal(handle, job, 'TERM')
       // Before the shell could listen, nothing was there to leave a status.
       expect([143, null]).toContain((await settled(handle, job)).exitCode)
       expect(engine.find(job.exitFile)).toBeUndefined()
@@ -90,7 +92,7 @@ describe('a job on this machine', () => {
   test('has ended where a power cut emptied its exit file', async () => {
     const exitFile = join(folder, 'exit.json')
     writeFileSync(exitFile, '')
-    expect(engine.observe(undefined, exitFile)).toEqual({ state: 'ended', exitCode: null, signal: null })
+    expect(await engine.observe(undefined, placeOf(exitFile))).toEqual({ state: 'ended', exitCode: null, signal: null })
   })
 
   test('has the ranks that run its attempt of its folder, by whatever path, and no launcher or other run', async () => {
@@ -107,7 +109,7 @@ describe('a job on this machine', () => {
     expect(pids(linked)).toEqual(pids(folder))
     expect(pids(join(other, 'run'))).toEqual([children[2]?.pid])
     for (const child of children) child.kill('SIGKILL')
-    engine.signal(handle, 'KILL')
+    await engine.signal(handle, job, 'KILL')
     rmSync(other, { recursive: true })
   })
 
@@ -116,7 +118,7 @@ describe('a job on this machine', () => {
     const handle = await engine.submit(job)
     expect(engine.find(job.exitFile)).toEqual(handle)
     expect(engine.find(join(folder, 'other.json'))).toBeUndefined()
-    engine.signal(handle, 'KILL')
+    await engine.signal(handle, job, 'KILL')
     expect(await settled(handle, job)).toEqual({ state: 'ended', exitCode: null, signal: null })
     expect(existsSync(job.exitFile)).toBe(false)
     expect(engine.find(job.exitFile)).toBeUndefined()
@@ -127,12 +129,16 @@ describe('a job on this machine', () => {
     if (!own) throw new Error('no entry under /proc')
     const elsewhere = { kind: 'local', process: { ...own, host: 'elsewhere' } } as const
     const exitFile = join(folder, 'exit.json')
-    expect(engine.observe(elsewhere, exitFile)).toEqual({ state: 'running' })
-    engine.signal(elsewhere, 'KILL')
+    expect(await engine.observe(elsewhere, placeOf(exitFile))).toMatchObject({ state: 'unseen', untilSilent: true })
+    await engine.signal(elsewhere, placeOf(exitFile), 'KILL')
     engine.reconcile([elsewhere.process])
     writeFileSync(exitFile, '{"formatVersion":1,"exitCode":0}')
-    expect(engine.observe(elsewhere, exitFile)).toMatchObject({ state: 'ended', exitCode: 0 })
+    expect(await engine.observe(elsewhere, placeOf(exitFile))).toMatchObject({ state: 'ended', exitCode: 0 })
   })
+})
+
+test('a job over several machines is refused', async () => {
+  await expect(engine.submit({ ...jobOf('exit 0'), nodes: 2 })).rejects.toMatchObject({ code: 'ENGINE_NODES' })
 })
 
 describe('a process', () => {
