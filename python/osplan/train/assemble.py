@@ -22,12 +22,13 @@ from osplan.models.opensora import OpenSora
 from osplan.models.registry import build_model, init_weights
 from osplan.parallel.world import World, join_world, leave_world
 from osplan.train.architecture import transformer_config, vae_config
+from osplan.train.attempt import Attempt, End
 from osplan.train.autoencoder import Autoencoder, is_autoencoder, latent_channels
 from osplan.train.checkpoint import WEIGHTS, latest_checkpoint, read_checkpoint
 from osplan.train.clips import TrainingClips, open_clips
 from osplan.train.diffusion_task import DiffusionTask, Encoders
 from osplan.train.live import LiveStage
-from osplan.train.loop import End, Loop
+from osplan.train.loop import Loop
 from osplan.train.seeds import seed_for
 from osplan.train.supported import refuse_unsupported
 from osplan.train.task import Task
@@ -57,9 +58,12 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
         clips = open_clips(stage, identity["inputs"]["data"], world, port)
         port.emit("data", **clips.report)
         task = build_task(stage, identity["inputs"], clips, world.device, port)
-        loop = Loop(live, stage_hash, task, clips, world, port, run, attempt)
+        loop = Loop(Attempt(live, stage_hash, task, clips, world, port, run, attempt))
         port.emit(
-            "model", parameters=_count(task.model), trainable=sum(parameter.numel() for parameter in loop.trainable), groups=_groups(loop)
+            "model",
+            parameters=_count(task.model),
+            trainable=sum(parameter.numel() for parameter in loop.trained.trainable),
+            groups=_groups(loop),
         )
         _restore(loop, run, identity, world, port)
         return loop.train()
@@ -80,10 +84,14 @@ def _device_name(device: torch.device) -> str:
 
 
 def _groups(loop: Loop) -> list[dict[str, Any]]:
-    sizes = {name: parameter.numel() for name, parameter in loop.task.model.named_parameters()}
+    sizes = {name: parameter.numel() for name, parameter in loop.trained.source.named_parameters()}
     return [
-        {"name": group.name, "parameters": sum(sizes[name] for name in group.names), "learningRate": loop.stage.learning_rate * group.ratio}
-        for group in loop.groups
+        {
+            "name": group.name,
+            "parameters": sum(sizes[name] for name in group.names),
+            "learningRate": loop.attempt.stage.learning_rate * group.ratio,
+        }
+        for group in loop.trained.groups
     ]
 
 
@@ -95,11 +103,15 @@ def _restore(loop: Loop, run: Path, identity: Mapping[str, Any], world: World, p
     folder = world.from_first(latest_checkpoint(run) if world.is_first else None)
     if folder is not None:
         loop.restore(read_checkpoint(folder, world.rank), port.past_commands, same_run=True)
-        port.emit("loaded", what="checkpoint", **{"from": str(folder.relative_to(run))}, exact=len(loop.names), missing=[], unexpected=[])
+        port.emit(
+            "loaded", what="checkpoint", **{"from": str(folder.relative_to(run))}, exact=len(loop.trained.names), missing=[], unexpected=[]
+        )
     elif identity["inputs"].get("state"):
         saved = read_checkpoint(Path(identity["inputs"]["state"]), world.rank)
         loop.restore(saved, [], same_run=False)
-        port.emit("loaded", what="checkpoint", **{"from": identity["inputs"]["state"]}, exact=len(loop.names), missing=[], unexpected=[])
+        port.emit(
+            "loaded", what="checkpoint", **{"from": identity["inputs"]["state"]}, exact=len(loop.trained.names), missing=[], unexpected=[]
+        )
 
 
 def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, device: torch.device, port: Any) -> Task:

@@ -14,6 +14,7 @@ from osplan.models.registry import build_model
 from osplan.parallel.world import World
 from osplan.train.architecture import transformer_config, vae_config
 from osplan.train.assemble import stage_objective
+from osplan.train.attempt import Attempt
 from osplan.train.diffusion_task import DiffusionTask, Encoders
 from osplan.train.live import LiveStage
 from osplan.train.loop import Loop
@@ -131,7 +132,7 @@ def loop_of(stage_json: Callable[..., dict[str, Any]], tmp_path: Path) -> Callab
         (tmp_path / "checkpoints").mkdir(exist_ok=True)
         task = task_of(live.stage, held_out)
         world = World(0, 1, 0, CPU, 1)
-        return Loop(live, "hash", task, Numbered(live.stage, poisoned), world, recorder, tmp_path, 1), recorder
+        return Loop(Attempt(live, "hash", task, Numbered(live.stage, poisoned), world, recorder, tmp_path, 1)), recorder
 
     return build
 

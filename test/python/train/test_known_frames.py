@@ -58,7 +58,7 @@ def test_an_inpainting_stage_trains_and_opens_the_path_of_its_mask(loop_of):
     loop, recorder = loop_of(**INPAINT, steps=2, held_out=1, data={"heldOutClips": 2}, heldOut={"draws": 1})
     assert loop.train().reason == "completed"
     assert len(recorder.losses()) == 2 and len(recorder.of("heldOut")) == 2
-    assert loop.task.model.get_parameter("pos_embed_mask.1.weight").abs().sum() > 0
+    assert loop.attempt.task.model.get_parameter("pos_embed_mask.1.weight").abs().sum() > 0
 
 
 def test_text_to_video_weights_start_an_inpainting_model(stage_json, loop_of, tmp_path):
@@ -67,6 +67,6 @@ def test_text_to_video_weights_start_an_inpainting_model(stage_json, loop_of, tm
     target = build_model(transformer_config(decode_stage(stage_json(**INPAINT))))
     load_weights(target, tmp_path / "checkpoints" / "step-00000001" / "model", [], "weights", port)
     x, text = torch.randn(1, 12, 2, 4, 4), torch.randn(1, 1, 3, 16)
-    source.task.model.eval()
-    torch.testing.assert_close(target.eval()(x, torch.tensor([3]), text), source.task.model(x[:, :4], torch.tensor([3]), text))
+    source.attempt.task.model.eval()
+    torch.testing.assert_close(target.eval()(x, torch.tensor([3]), text), source.attempt.task.model(x[:, :4], torch.tensor([3]), text))
     assert "pos_embed_mask.0.proj.weight" in port.of("loaded")[0]["missing"]

@@ -15,7 +15,7 @@ OBJECTIVES = {
 
 def plain_losses(loop, steps):
     """What a loop without any machinery does with the same networks, clips and draws."""
-    stage, task = loop.stage, loop.task
+    stage, task = loop.attempt.stage, loop.attempt.task
     model, objective, encoders = task.model, task.objective, task.encoders
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -29,7 +29,7 @@ def plain_losses(loop, steps):
         optimizer.zero_grad()
         total = 0.0
         for micro in range(stage.batch.accumulate):
-            batch = loop.clips.take()
+            batch = loop.attempt.clips.take()
             draws = {name: micro_batch_generator(stage.seed, name, step, micro) for name in ("posterior", "noise")}
             posterior = encoders.vae.encode(normalised(batch.pixels_BCTHW, torch.device("cpu")))
             mean, logvar = posterior.moments.chunk(2, dim=1)
@@ -58,15 +58,15 @@ def test_twenty_steps_equal_those_of_a_plain_loop(loop_of, name):
     expected = plain_losses(plain, 20)
     assert list(recorder.losses()) == list(range(1, 21))
     torch.testing.assert_close(torch.tensor(list(recorder.losses().values())), torch.tensor(expected), rtol=1e-6, atol=1e-6)
-    for (name_, trained), parameter in zip(loop.task.model.named_parameters(), plain.task.model.parameters(), strict=True):
+    for (name_, trained), parameter in zip(loop.attempt.task.model.named_parameters(), plain.attempt.task.model.parameters(), strict=True):
         torch.testing.assert_close(trained, parameter, rtol=1e-5, atol=1e-6, msg=name_)
 
 
 def test_frozen_tensors_are_bit_identical_at_the_end_and_the_others_have_moved(loop_of):
     loop, recorder = loop_of(trainable=["all", "-blocks[0]"], steps=3)
-    before = {name: value.clone() for name, value in loop.task.model.state_dict().items()}
+    before = {name: value.clone() for name, value in loop.attempt.task.model.state_dict().items()}
     loop.train()
-    after = loop.task.model.state_dict()
+    after = loop.attempt.task.model.state_dict()
     frozen = [name for name in before if "transformer_blocks.0." in name]
     assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
     assert not torch.equal(before["proj_out.weight"], after["proj_out.weight"])
@@ -81,7 +81,9 @@ def test_a_phase_thaws_after_its_step_and_keeps_what_the_optimiser_knew(loop_of)
     loop.train()
     (phase,) = recorder.of("phase")
     assert (phase["step"], phase["index"]) == (2, 1)
-    states = {name: loop.optimizer.state[parameter]["step"].item() for name, parameter in loop.task.model.named_parameters()}
+    states = {
+        name: loop.trained.optimizer.state[parameter]["step"].item() for name, parameter in loop.attempt.task.model.named_parameters()
+    }
     assert {value for name, value in states.items() if "transformer_blocks.0." in name} == {2}
     assert {value for name, value in states.items() if "transformer_blocks.0." not in name} == {4}
     rates = [fields["learning_rate"] for fields in recorder.of("step")]
@@ -97,13 +99,13 @@ def test_going_on_from_a_checkpoint_repeats_the_unbroken_losses_bit_for_bit(loop
     assert stopped.train().reason == "stopped"
     torch.manual_seed(99)
     going_on, second = loop_of(**settings)
-    going_on.restore(read_checkpoint(folder_of(going_on.run, 5), 0), [], same_run=True)
+    going_on.restore(read_checkpoint(folder_of(going_on.attempt.run, 5), 0), [], same_run=True)
     assert going_on.train().reason == "completed"
     assert second.losses() == {step: loss for step, loss in recorder.losses().items() if step > 5}
-    for name, value in unbroken.task.model.state_dict().items():
-        assert torch.equal(value, going_on.task.model.state_dict()[name])
-    assert unbroken.ema and going_on.ema
-    assert all(torch.equal(value, going_on.ema.shadow[name]) for name, value in unbroken.ema.shadow.items())
+    for name, value in unbroken.attempt.task.model.state_dict().items():
+        assert torch.equal(value, going_on.attempt.task.model.state_dict()[name])
+    assert unbroken.trained.ema and going_on.trained.ema
+    assert all(torch.equal(value, going_on.trained.ema.shadow[name]) for name, value in unbroken.trained.ema.shadow.items())
 
 
 def test_a_stop_at_a_later_step_is_obeyed_once(loop_of):
@@ -112,7 +114,7 @@ def test_a_stop_at_a_later_step_is_obeyed_once(loop_of):
     end = loop.train()
     assert (end.reason, end.step) == ("stopped", 3)
     again, _ = loop_of(steps=6)
-    again.restore(read_checkpoint(folder_of(again.run, 3), 0), [], same_run=True)
+    again.restore(read_checkpoint(folder_of(again.attempt.run, 3), 0), [], same_run=True)
     assert again.train().reason == "completed"
 
 
@@ -123,7 +125,7 @@ def test_a_live_change_takes_effect_at_the_next_step_and_again_after_going_on(lo
     assert [fields["learning_rate"] for fields in recorder.of("step")] == pytest.approx([1e-3] * 3 + [5e-4] * 3)
     assert recorder.acknowledged == [("set", 4, "applied", 5e-4)]
     again, second = loop_of(steps=6)
-    again.restore(read_checkpoint(folder_of(again.run, 2), 0), recorder.commands, same_run=True)
+    again.restore(read_checkpoint(folder_of(again.attempt.run, 2), 0), recorder.commands, same_run=True)
     again.train()
     assert second.losses() == {step: loss for step, loss in recorder.losses().items() if step > 2}
     assert second.acknowledged == []
@@ -133,9 +135,9 @@ def test_a_live_change_of_group_rates_reaches_the_optimiser(loop_of):
     loop, recorder = loop_of(steps=3)
     recorder.due[1] = [{"id": "a", "name": "set", "path": "learningRateRatios", "value": {"head": 0.0}}]
     loop.train()
-    rates = {group["ratio"]: group["lr"] for group in loop.optimizer.param_groups}
+    rates = {group["ratio"]: group["lr"] for group in loop.trained.optimizer.param_groups}
     assert rates == {1.0: 1e-3, 0.0: 0.0}
-    assert loop.optimizer.state[loop.task.model.get_parameter("proj_out.weight")]["step"] == 3
+    assert loop.trained.optimizer.state[loop.attempt.task.model.get_parameter("proj_out.weight")]["step"] == 3
 
 
 def test_a_change_that_names_nothing_or_is_not_live_is_refused_and_changes_nothing(loop_of):
@@ -146,7 +148,7 @@ def test_a_change_that_names_nothing_or_is_not_live_is_refused_and_changes_nothi
     ]
     loop.train()
     assert [status for _, _, status, _ in recorder.acknowledged] == ["refused", "refused"]
-    assert loop.live.changes == {} and dict(loop.stage.learning_rate_ratios) == {}
+    assert loop.attempt.live.changes == {} and dict(loop.attempt.stage.learning_rate_ratios) == {}
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_the_weights_of_the_step_before(loop_of):
@@ -154,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_weights_of_the_step_bef
     end = loop.train()
     assert (end.reason, end.step) == ("non-finite", 2)
     assert "clip-2.mp4" in end.message
-    assert all(bool(value.isfinite().all()) for value in loop.task.model.state_dict().values())
+    assert all(bool(value.isfinite().all()) for value in loop.attempt.task.model.state_dict().values())
     assert recorder.of("incident")[0]["action"] == "stopped"
 
 
@@ -162,13 +164,13 @@ def test_a_poisoned_batch_can_be_skipped(loop_of):
     loop, recorder = loop_of(poisoned=frozenset({2}), steps=6, incidents={"policy": "skip"})
     assert loop.train().reason == "completed"
     assert list(recorder.losses()) == [1, 2, 3, 4, 5, 6]
-    assert loop.clips.state() == {"at": 7}
+    assert loop.attempt.clips.state() == {"at": 7}
 
 
 def test_skips_end_after_the_retries(loop_of):
     loop, _ = loop_of(poisoned=frozenset(range(2, 20)), steps=6, incidents={"policy": "skip", "maxRetries": 3})
     assert loop.train().reason == "non-finite"
-    assert loop.clips.state() == {"at": 6}
+    assert loop.attempt.clips.state() == {"at": 6}
 
 
 def test_a_roll_back_returns_to_the_last_checkpoint_with_a_cut_rate_and_keeps_live_changes(loop_of):
@@ -184,7 +186,7 @@ def test_a_roll_back_returns_to_the_last_checkpoint_with_a_cut_rate_and_keeps_li
     assert rates[:4] == [(step, 1e-3) for step in (1, 2, 3, 4)]
     assert rates[4:] == [(5, pytest.approx(1e-4)), (6, pytest.approx(1e-4))]
     assert "rolled back to step 4" in recorder.of("incident")[0]["action"]
-    assert loop.stage.clip.norm == 0.5
+    assert loop.attempt.stage.clip.norm == 0.5
 
 
 def test_held_out_loss_is_measured_for_raw_and_averaged_weights_and_disturbs_nothing(loop_of):
@@ -202,14 +204,14 @@ def test_held_out_loss_is_measured_for_raw_and_averaged_weights_and_disturbs_not
 def test_a_branch_takes_weights_and_optimiser_but_starts_at_step_zero(loop_of):
     loop, _ = loop_of(steps=3)
     loop.train()
-    folder = latest_checkpoint(loop.run)
+    folder = latest_checkpoint(loop.attempt.run)
     assert folder is not None
     branch, recorder = loop_of(steps=2)
     branch.restore(read_checkpoint(folder, 0), [], same_run=False)
-    assert branch.step == 0
-    parameter = branch.task.model.get_parameter("proj_out.weight")
-    assert branch.optimizer.state[parameter]["step"] == 3
-    assert torch.equal(parameter, loop.task.model.get_parameter("proj_out.weight"))
+    assert branch.trained.step == 0
+    parameter = branch.attempt.task.model.get_parameter("proj_out.weight")
+    assert branch.trained.optimizer.state[parameter]["step"] == 3
+    assert torch.equal(parameter, loop.attempt.task.model.get_parameter("proj_out.weight"))
     assert branch.train().step == 2
 
 

@@ -6,6 +6,7 @@ from osplan.domain.stage import decode_stage
 from osplan.models.registry import build_model
 from osplan.parallel.world import World
 from osplan.train.architecture import vae_config
+from osplan.train.attempt import Attempt
 from osplan.train.live import LiveStage
 from osplan.train.loop import Loop
 from osplan.train.vae_task import VaeTask
@@ -24,9 +25,9 @@ def vae_loop(stage_json, loop_of, tmp_path):
         live = LiveStage(stage_json(kind="vae", steps=4, vae=vae, objective={"name": "reconstruction", **objective}))
         torch.manual_seed(7)
         config = vae_config(live.stage)
-        clips = loop_of()[0].clips
+        clips = loop_of()[0].attempt.clips
         task = VaeTask(live.stage, build_model(config), config, [], [clips.take()], CPU)  # type: ignore[arg-type]
-        return Loop(live, "hash", task, clips, World(0, 1, 0, CPU, 1), recorder, tmp_path, 1), recorder
+        return Loop(Attempt(live, "hash", task, clips, World(0, 1, 0, CPU, 1), recorder, tmp_path, 1)), recorder
 
     return build
 
@@ -39,8 +40,8 @@ def weights_after(loop, recorder, steps):
     def watched(event, **fields):
         emit(event, **fields)
         if event == "step":
-            first = next(loop.task.discriminator.parameters())
-            seen.append((loop.task.model.last_layer.detach().clone(), first.detach().clone()))
+            first = next(loop.attempt.task.discriminator.parameters())
+            seen.append((loop.attempt.task.model.last_layer.detach().clone(), first.detach().clone()))
 
     recorder.emit = watched
     loop.train()
@@ -74,7 +75,7 @@ def test_the_latents_of_a_trained_autoencoder_are_measured_per_channel(vae_loop)
     loop.train()
     (latents,) = recorder.of("latents")
     assert len(latents["shift"]) == len(latents["scale"]) == 4
-    assert loop.task.config["scale"] == latents["scale"]
+    assert loop.attempt.task.config["scale"] == latents["scale"]
 
 
 @pytest.mark.parametrize("path", ["objective.adversarialWeight", "objective.perceptualWeight"])

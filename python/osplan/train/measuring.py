@@ -1,0 +1,86 @@
+"""What is looked at between two steps: the held-out loss and sample videos. Neither disturbs the training."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from osplan.train.attempt import Attempt
+from osplan.train.checkpoint import generator_states, restore_generators
+from osplan.train.trained import Trained
+
+
+class Measuring:
+    """Measurements of one attempt, and how the held-out loss stands."""
+
+    def __init__(self, attempt: Attempt, trained: Trained) -> None:
+        self.attempt, self.trained = attempt, trained
+        self.best_loss, self.since_best = math.inf, 0
+        self.last: dict[str, Any] | None = None
+        """The newest held-out losses, `raw` and `ema`."""
+
+    def measure(self, *, baselines: bool) -> None:
+        """Held-out loss of the raw and of the averaged weights."""
+        task, stage, world = self.attempt.task, self.attempt.stage, self.attempt.world
+        fields: dict[str, Any] | None = None
+        if world.is_first and stage.data.held_out_clips > 0:
+            with _undisturbed(task.model):
+                raw = task.measure(stage).as_json()
+                with self.trained.handed_on():
+                    ema = task.measure(stage).as_json() if self.trained.ema is not None else None
+                    more = task.baselines(stage) if baselines else {}
+            fields = {"raw": raw, "ema": ema, **more}
+            self.attempt.port.emit("heldOut", step=self.trained.step, **fields)
+        fields = world.from_first(fields)
+        if fields is None:
+            return
+        self.last = {"raw": fields["raw"], "ema": fields["ema"]}
+        loss = (fields["ema"] or fields["raw"])["loss"]
+        if loss < self.best_loss:
+            self.best_loss, self.since_best = loss, 0
+        else:
+            self.since_best += 1
+
+    def sample(self) -> None:
+        """Sample videos of the weights that would be handed on."""
+        task, run, step = self.attempt.task, self.attempt.run, self.trained.step
+        if self.attempt.world.is_first:
+            weights = "ema" if self.trained.ema is not None else "raw"
+            with _undisturbed(task.model), self.trained.handed_on():
+                for path, prompt in task.sample(self.attempt.stage, run / "samples", step):
+                    self.attempt.port.emit("sample", step=step, path=str(path.relative_to(run)), prompt=prompt, weights=weights)
+        self.attempt.world.barrier()
+
+    def finish(self) -> None:
+        """What the task measures once, on the weights that are handed on."""
+        with self.trained.handed_on():
+            finished = self.attempt.task.finish(self.attempt.stage)
+        if finished and self.attempt.world.is_first:
+            self.attempt.port.emit("latents", **finished)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"bestLoss": self.best_loss, "measurementsSinceBest": self.since_best, "heldOut": self.last}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self.best_loss, self.since_best = _number(state["bestLoss"]), state["measurementsSinceBest"]
+        self.last = state["heldOut"]
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Within, nothing the training depends on may change: global generators and the mode of the model come back."""
+    states, was_training = generator_states(), model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        restore_generators(states)
+
+
+def _number(value: Any) -> float:
+    return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[value["$f"]] if isinstance(value, dict) else float(value)
