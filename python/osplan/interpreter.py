@@ -66,6 +66,17 @@ def _data_init(folder: str) -> dict[str, Any]:
     return write_list_of(folder)
 
 
+def _sweep(question: str) -> Callable[..., Any]:
+    """A question of a sweep; Optuna is imported by the first one."""
+
+    def answer(**arguments: Any) -> Any:
+        from osplan import sweep
+
+        return getattr(sweep, question)(**arguments)
+
+    return answer
+
+
 def _camel(name: str) -> str:
     from osplan.domain.protocol import camel
 
@@ -96,6 +107,11 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "plan": _plan,
     "dataCheck": _data_check,
     "dataInit": _data_init,
+    "sweepAsk": _sweep("ask"),
+    "sweepReport": _sweep("report"),
+    "sweepTell": _sweep("tell"),
+    "sweepImportance": _sweep("importance"),
+    "sweepSamplers": _sweep("samplers"),
     "echo": _echo,
     "sleep": _sleep,
     "notANumber": _not_a_number,
