@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 import { execa } from 'execa'
 import { findPython } from './bridge/environment.ts'
 import { LocalEngine } from './engines/local.ts'
-import type { RunsWorld, StartedSupervisor } from './runs/world.ts'
+import type { RunsWorld, StartedProcess } from './runs/world.ts'
 
 /** Folder of this package: the checkout, or where it is installed. */
 export const packageRoot = join(import.meta.dirname, '..')
@@ -28,7 +28,8 @@ export function runsWorldOf(place: {
     runsFolder,
     engine: new LocalEngine(env),
     python: () => findPython(packageRoot, env),
-    startSupervisor: (folder, attempt, log) => startSupervisor(['_supervise', folder, String(attempt)], log, env),
+    startSupervisor: (folder, attempt, log) => startDetached(['_supervise', folder, String(attempt)], log, env),
+    startDriver: (command, folder, log) => startDetached([command, folder], log, env),
     now: () => new Date(),
     random: (digits) =>
       randomBytes(Math.ceil(digits / 2))
@@ -62,12 +63,12 @@ function userName(): string {
   }
 }
 
-/** The supervisor is this very program in a session of its own; nothing it needs passes through this process. */
-async function startSupervisor(
+/** Supervisors and drivers are this very program in a session of its own; nothing it needs passes through this process. */
+async function startDetached(
   words: readonly string[],
   log: string,
   env: Readonly<Record<string, string | undefined>>,
-): Promise<StartedSupervisor> {
+): Promise<StartedProcess> {
   const output = openSync(log, 'a', 0o600)
   try {
     const child = execa(process.execPath, [join(packageRoot, 'bin', 'stagewright.mjs'), ...words], {

@@ -9,36 +9,40 @@ import { Progress } from './progress.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { paintFor } from './terminal.ts'
 
-/**
- * Starts a run where it is told how, follows it to its end and says how it ended. With `owns`, the first Ctrl-C stops the run and the
- * second kills it, also while it starts; without, Ctrl-C only leaves.
- */
+/** What Ctrl-C means: it stops the run and the second time kills it, also while it starts; it only leaves; or another decides, by a signal. */
+export type CtrlC = 'stops' | 'leaves' | AbortSignal
+
+/** Starts a run where it is told how, follows it to its end and says how it ended. */
 export async function follow(
   run: Run,
-  options: { owns: boolean; start?: () => Promise<void>; title?: string; fromAttempt?: number },
+  options: { ctrlC: CtrlC; start?: () => Promise<void>; title?: string; fromAttempt?: number },
   world: TrainingWorld,
   runs: RunsWorld,
 ): Promise<RunEnd | undefined> {
   const leaving = new AbortController()
   const progress = new Progress(world.stdout, paintFor(world.stdout, world.env), options.title ?? run.stage.name)
   const started = { when: Promise.resolve() }
-  const release = world.onInterrupt((times) => {
-    if (!options.owns) return leaving.abort()
-    world.stderr.write(times === 1 ? '\nstopping at the next step, with a checkpoint; Ctrl-C again kills\n' : '\nkilling\n')
-    started.when
-      .then(() => stopRun(run, times === 1 ? { reason: 'Ctrl-C' } : { kill: true }, runs))
-      .catch((cause: unknown) => {
-        // It ended by itself or by the second Ctrl-C; how, is said below.
-        if (cause instanceof UserError && cause.code === 'RUN_NOT_ACTIVE') return
-        world.stderr.write(`${cause instanceof Error ? cause.message : String(cause)}\n`)
-      })
-  })
+  const release =
+    typeof options.ctrlC === 'string'
+      ? world.onInterrupt((times) => {
+          if (options.ctrlC === 'leaves') return leaving.abort()
+          sayStopping(times, world)
+          started.when
+            .then(() => stopRun(run, times === 1 ? { reason: 'Ctrl-C' } : { kill: true }, runs))
+            .catch((cause: unknown) => {
+              // It ended by itself or by the second Ctrl-C; how, is said below.
+              if (cause instanceof UserError && cause.code === 'RUN_NOT_ACTIVE') return
+              world.stderr.write(`${cause instanceof Error ? cause.message : String(cause)}\n`)
+            })
+        })
+      : () => undefined
+  const signal = typeof options.ctrlC === 'string' ? leaving.signal : options.ctrlC
   let end: RunEnd | undefined
   try {
     if (options.start) started.when = options.start()
     await started.when
     const fromAttempt = options.fromAttempt ?? 1
-    for await (const item of attach(run, runs, { signal: leaving.signal, fromAttempt })) {
+    for await (const item of attach(run, runs, { signal, fromAttempt })) {
       if (item.attempt >= fromAttempt) progress.add(item)
       if (item.event.event === 'ended') end = runEnd(item.event)
     }
@@ -46,13 +50,19 @@ export async function follow(
     release()
     progress.end()
   }
-  if (leaving.signal.aborted) {
+  if (signal.aborted && signal !== leaving.signal) return undefined
+  if (signal.aborted) {
     world.stdout.write(`left ${run.id}; it goes on. Come back with: stagewright attach ${run.id}\n`)
     return undefined
   }
   const settled = end ?? (await settledState(run, runs)).attempts.at(-1)?.end
   if (settled) sayEnd(run, settled, world, runs)
   return settled
+}
+
+/** Says what a Ctrl-C does. */
+export function sayStopping(times: number, world: TrainingWorld): void {
+  world.stderr.write(times === 1 ? '\nstopping at the next step, with a checkpoint; Ctrl-C again kills\n' : '\nkilling\n')
 }
 
 /** Names a run and starts it. Inside `follow`, so that a Ctrl-C by whoever has read the name is heard. */

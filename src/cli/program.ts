@@ -5,6 +5,7 @@ import { configCommand } from './config.ts'
 import { dataCommand } from './data.ts'
 import { diffCommand } from './diff.ts'
 import { doctorCommand } from './doctor.ts'
+import { driveChainCommand } from './drive-chain.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
 import { lintCommand } from './lint.ts'
@@ -40,6 +41,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     doctorCommand(world),
     scriptCommand(world),
     superviseCommand(world),
+    driveChainCommand(world),
   ] as unknown as CommandModule[]
   const program = yargs([...args])
     .scriptName('stagewright')

@@ -7,11 +7,13 @@ import { UserError } from '../domain/errors.ts'
 import { firstStageGates, type Gate, type HeldOut, lossOf, secondStageGates, vaeGates } from '../domain/gates.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { stageSchema } from '../domain/stage/schema.ts'
-import { trainChain, withData } from '../runs/chain.ts'
-import { prepareRun, startRun } from '../runs/launch.ts'
+import { chainPlan, startFound, withData } from '../runs/chain.ts'
+import { chainOf, startChain } from '../runs/chain-driver.ts'
+import { type Prepared, prepareRun } from '../runs/launch.ts'
 import { planStage } from '../runs/plan.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { type Run, readState } from '../store/runs.ts'
+import { followStages, sayFound } from './chain-actions.ts'
 import { diffLines } from './diff-text.ts'
 import { follow } from './follow.ts'
 import { printPlan } from './plan-run.ts'
@@ -39,7 +41,7 @@ const shortSteps = [
 /** Makes the clips, trains the chain, trains the control, and checks the gates. */
 export async function runQuickstart(args: QuickstartArguments, world: TrainingWorld): Promise<void> {
   const began = performance.now()
-  const { bold, dim } = paintFor(world.stdout, world.env)
+  const { bold } = paintFor(world.stdout, world.env)
   const say = (text: string) => world.stdout.write(`${text}\n`)
   const folder = resolve(world.cwd, '.quickstart')
   const runs = await world.runsWorld({
@@ -55,20 +57,14 @@ export async function runQuickstart(args: QuickstartArguments, world: TrainingWo
   say(
     `\n${bold('Three stages')}: a video autoencoder; text-to-video on short, small clips; the same model fine-tuned on longer, larger ones.\n`,
   )
-  const { runs: done, end } = await trainChain(
-    recipe,
-    { data },
-    {
-      before: async (side, prepared) => {
-        printPlan(await planStage(side, runs), world)
-        if (prepared.isReused) say(dim(`  done already by ${prepared.run.id}`))
-        return true
-      },
-      follow: (run, start) => follow(run, { owns: true, start }, world, runs),
-    },
-    runs,
-  )
-  if (end) return world.setExitCode(1)
+  const chain = chainOf(chainPlan(recipe, { data }), runs)
+  const before = async (name: string, run: Run, found: Prepared['found']) => {
+    const side = recipe.stages.find(({ stage }) => stage.name === name)
+    if (side) printPlan(await planStage(withData(side, data), runs), world)
+    await sayFound(name, run, found, world)
+  }
+  const { runs: done, end } = await followStages(chain, await startChain(chain, runs), { owns: true, before }, world, runs)
+  if (end?.reason !== 'completed') return world.setExitCode(1)
   const control = await trainControl(recipe, data, done, world, runs)
   if (!control) return world.setExitCode(1)
 
@@ -131,8 +127,9 @@ async function trainControl(
     '\nThe control: the same steps of stage t2v-2 from the initial weights of t2v-1, to see what the first stage was worth.\n',
   )
   const prepared = await prepareRun(withData(control, data), { verb: 'train', earlier: done, reuse: true }, runs)
-  if (prepared.isReused) return prepared.run
-  const end = await follow(prepared.run, { owns: true, start: () => startRun(prepared.run, runs) }, world, runs)
+  if (prepared.found === 'finished') return prepared.run
+  const start = () => startFound(prepared, runs)
+  const end = await follow(prepared.run, { ctrlC: 'stops', start }, world, runs)
   return end?.reason === 'completed' ? prepared.run : undefined
 }
 

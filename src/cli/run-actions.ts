@@ -9,7 +9,9 @@ import { sendCommand, stopRun } from '../runs/control.ts'
 import { advanceRun, branchRun, continueRun, type Prepared, startRun } from '../runs/launch.ts'
 import { settledState } from '../runs/supervise.ts'
 import type { RunsWorld } from '../runs/world.ts'
+import { type Chain, findChain } from '../store/chains.ts'
 import { findRun, type Run, readState } from '../store/runs.ts'
+import { attachToChain, continueChain, showChain, stopChain } from './chain-actions.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { announced, exitCodeOf, follow, sayEnd } from './follow.ts'
 import { printHandOff } from './hand-off-text.ts'
@@ -40,7 +42,16 @@ async function opened(args: RunArguments, world: TrainingWorld): Promise<{ run: 
   return { run, runs: await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv }) }
 }
 
+/** The chain that is meant, where it is one. */
+async function chainMeant(args: RunArguments, world: TrainingWorld): Promise<{ chain: Chain; runs: RunsWorld } | undefined> {
+  const runsFolder = runsFolderOf(args.runs, world)
+  const chain = findChain(runsFolder, args.run)
+  return chain && { chain, runs: await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv }) }
+}
+
 export async function runContinue(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const meant = await chainMeant(args, world)
+  if (meant) return continueChain(meant.chain, args.detach ?? false, world, meant.runs)
   const { run, runs } = await opened(args, world)
   const attempt = (newestAttempt(readState(run))?.number ?? 0) + 1
   const start = async () => printHandOff(await continueRun(run, runs), world)
@@ -110,16 +121,24 @@ async function followUnlessDetached(
     world.stdout.write(`it trains by itself. Follow it with: stagewright attach ${run.id}\n`)
     return
   }
-  world.setExitCode(exitCodeOf(await follow(run, { owns: true, ...how }, world, runs)))
+  world.setExitCode(exitCodeOf(await follow(run, { ctrlC: 'stops', ...how }, world, runs)))
 }
 
 export async function runAttach(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const meant = await chainMeant(args, world)
+  if (meant) return attachToChain(meant.chain, world, meant.runs)
   const { run, runs } = await opened(args, world)
   await settledState(run, runs)
-  world.setExitCode(exitCodeOf(await follow(run, { owns: false }, world, runs)))
+  world.setExitCode(exitCodeOf(await follow(run, { ctrlC: 'leaves' }, world, runs)))
 }
 
 export async function runStop(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const meant = await chainMeant(args, world)
+  if (meant) {
+    await stopChain(meant.chain, args.kill ?? false, meant.runs)
+    world.stdout.write(`${meant.chain.id}: ${args.kill ? 'killed' : 'stops at the next step, with a checkpoint'}\n`)
+    return
+  }
   const { run, runs } = await opened(args, world)
   await stopRun(
     run,
@@ -179,6 +198,8 @@ function parsedValue(text: string): unknown {
 }
 
 export async function runShow(args: RunArguments, world: TrainingWorld): Promise<void> {
+  const meant = await chainMeant(args, world)
+  if (meant) return showChain(meant.chain, args.json ?? false, world, meant.runs)
   const { run, runs } = await opened(args, world)
   const state = await settledState(run, runs)
   if (args.json) {

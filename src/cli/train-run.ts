@@ -1,14 +1,14 @@
 import { resolve } from 'node:path'
 import { loadRecipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
-import { UserError } from '../domain/errors.ts'
-import type { RunEnd } from '../domain/run/state.ts'
 import { parseAddress } from '../runs/address.ts'
 import { resolveSide } from '../runs/addresses.ts'
-import { trainChain, withData } from '../runs/chain.ts'
+import { chainPlan, withData } from '../runs/chain.ts'
+import { chainOf } from '../runs/chain-driver.ts'
 import { type Prepared, prepareRun, startRun } from '../runs/launch.ts'
 import { tinyStage } from '../runs/tiny.ts'
 import type { RunsWorld } from '../runs/world.ts'
+import { continueChain } from './chain-actions.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { announced, exitCodeOf, follow } from './follow.ts'
 import { printHandOff } from './hand-off-text.ts'
@@ -48,33 +48,13 @@ async function finish({ run }: Prepared, args: TrainArguments, world: TrainingWo
     world.stdout.write(`it trains by itself. Follow it with: stagewright attach ${run.id}\n`)
     return
   }
-  world.setExitCode(exitCodeOf(await follow(run, { owns: true, start }, world, runs)))
+  world.setExitCode(exitCodeOf(await follow(run, { ctrlC: 'stops', start }, world, runs)))
 }
 
+/** The stages of a recipe, trained by a driver of their own; this process only watches. */
 async function trainRecipe(file: string, args: TrainArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
-  if (args.detach) {
-    throw new UserError('DETACH_CHAIN', `${file}: expected one stage to detach from, got a whole recipe`, {
-      hint: `name the stage: ${file}#STAGE --detach`,
-    })
-  }
   const recipe = loadRecipe(file, { readFile: (path) => readConfigFile(resolve(world.cwd, path)), set: args.set })
-  let last: RunEnd | undefined
-  const { end } = await trainChain(
-    recipe,
-    { data: args.data, ...(args.until === undefined ? {} : { until: args.until }) },
-    {
-      before: async (_, prepared) => {
-        if (prepared.isReused) world.stdout.write(`${prepared.run.stage.name}: done already by ${prepared.run.id}\n`)
-        else if (prepared.isTraining) world.stdout.write(`${prepared.run.stage.name}: trains already as ${prepared.run.id}\n`)
-        else printHandOff(prepared.handOff, world)
-        return true
-      },
-      follow: async (run, start) => {
-        last = await follow(run, { owns: true, start: () => announced(run, start, world) }, world, runs)
-        return last
-      },
-    },
-    runs,
-  )
-  world.setExitCode(exitCodeOf(end ?? last))
+  const chain = chainOf(chainPlan(recipe, { data: args.data, until: args.until }), runs)
+  world.stdout.write(`chain ${chain.id}\n`)
+  await continueChain(chain, args.detach, world, runs)
 }

@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto'
 import { readdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { FoundRun } from '../domain/chain.ts'
 import { UserError } from '../domain/errors.ts'
-import type { RunIdentity, SupervisorEvent } from '../domain/protocol.ts'
+import type { EndReason, RunIdentity, SupervisorEvent } from '../domain/protocol.ts'
 import { endOf, newestAttempt } from '../domain/run/state.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
@@ -19,14 +20,15 @@ import type { RunsWorld } from './world.ts'
 
 const startPollMs = 30
 
-/** A run that is about to start, or one found that has trained the very same thing. */
+/** Ends after which the next stage may begin. */
+export const goodEnds: readonly EndReason[] = ['completed', 'plateau', 'data-exhausted']
+
+/** A run that is about to start, or one found that trains the very same thing. */
 export interface Prepared {
   readonly run: Run
   readonly handOff: HandOff
-  /** Whether a finished run with the same content was found instead of a new one. */
-  readonly isReused: boolean
-  /** Whether such a run was found that trains now. */
-  readonly isTraining: boolean
+  /** Whether it was made, or found finished, training now, or broken off with something to go on from. */
+  readonly found: FoundRun
 }
 
 export interface LaunchOptions {
@@ -34,7 +36,7 @@ export interface LaunchOptions {
   /** Runs of the recipe's earlier stages, for `stage:NAME`. */
   readonly earlier?: ReadonlyMap<string, Run>
   readonly recipe?: RunIdentity['recipe']
-  /** Takes a finished run of the same content instead of training again. */
+  /** Takes a run of the same content, finished or not, instead of training from the start. */
   readonly reuse?: boolean
   /** Checkpoint whose optimiser state is taken over (branch). */
   readonly state?: string
@@ -50,7 +52,7 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
   const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
   const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)
   const same = options.reuse ? await sameRun(hash, world) : undefined
-  if (same) return { ...same, handOff }
+  if (same) return { ...same, handOff: same.found === 'unfinished' ? goingOn(same.run) : handOff }
   // What is missing is said before anything is made.
   world.python()
   const run = createRun(place(world), stage, {
@@ -60,7 +62,7 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
     inputs: { weights: weights?.path ?? null, vae: vae?.path ?? null, state: options.state ?? null, data },
     contentHash: hash,
   })
-  return { run, handOff, isReused: false, isTraining: false }
+  return { run, handOff, found: 'new' }
 }
 
 function place({ runsFolder, now, random, socketFolder }: RunsWorld) {
@@ -76,16 +78,26 @@ async function weightsHash(found: FoundWeights | undefined): Promise<string | nu
   return createHash('sha256').update(hashes.join('\n')).digest('hex')
 }
 
-/** The newest run of the same content that has come to a good end or trains now. */
+/**
+ * The newest run of the same content that has come to a good end, trains now, or was broken off. One that failed by its numbers is
+ * not gone on with: it would fail again.
+ */
 async function sameRun(hash: string, world: RunsWorld): Promise<Omit<Prepared, 'handOff'> | undefined> {
   const candidates = listRuns(world.runsFolder).filter((run) => run.identity.contentHash === hash)
   for (const run of candidates.reverse()) {
     const attempt = newestAttempt(await settledState(run, world))
-    const isReused = ['completed', 'plateau', 'data-exhausted'].includes(attempt?.end?.reason ?? '')
-    const isTraining = attempt !== undefined && attempt.end === undefined
-    if (isReused || isTraining) return { run, isReused, isTraining }
+    if (!attempt || attempt.end?.reason === 'non-finite') continue
+    if (!attempt.end) return { run, found: 'training' }
+    return { run, found: goodEnds.includes(attempt.end.reason) ? 'finished' : 'unfinished' }
   }
   return undefined
+}
+
+/** What continuing a run carries, from its newest checkpoint or from its start where it has none. */
+function goingOn(run: Run): HandOff {
+  const checkpoint = checkpointsOf(run).at(-1)
+  if (checkpoint) return describeHandOff('continue', `step ${checkpoint.step}`, run.stage)
+  return { ...describeHandOff('train', 'the start: there is no checkpoint', run.stage), verb: 'continue' }
 }
 
 /**
@@ -133,8 +145,7 @@ export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> 
   if (checkpoint) await verifyCheckpoint(checkpoint)
   world.python()
   await startRun(run, world)
-  if (!checkpoint) return { ...describeHandOff('train', 'the start: there is no checkpoint', run.stage), verb: 'continue' }
-  return describeHandOff('continue', `step ${checkpoint.step}`, run.stage)
+  return goingOn(run)
 }
 
 function active(run: Run, step: number): UserError {

@@ -9,7 +9,9 @@ export interface RunsWorld {
   /** Finds the Python that trains, when it is needed. */
   readonly python: () => PythonEnvironment
   /** Starts the detached supervisor of an attempt; what it prints goes to a file. */
-  readonly startSupervisor: (runFolder: string, attempt: number, log: string) => Promise<StartedSupervisor>
+  readonly startSupervisor: (runFolder: string, attempt: number, log: string) => Promise<StartedProcess>
+  /** Starts the detached driver of a chain, a hidden command of this program, in the chain's folder; what it prints goes to a file. */
+  readonly startDriver: (command: string, folder: string, log: string) => Promise<StartedProcess>
   readonly now: () => Date
   readonly random: (digits: number) => string
   readonly socketFolder: string
@@ -18,7 +20,7 @@ export interface RunsWorld {
   readonly upstreamCheckout?: string | undefined
 }
 
-export interface StartedSupervisor {
+export interface StartedProcess {
   /** Whether its process has ended. */
   readonly hasEnded: () => boolean
 }

@@ -1,5 +1,6 @@
 import { closeSync, fdatasyncSync, ftruncateSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
+import { type ChainEvent, chainEvent } from '../domain/chain.ts'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion, maxLineBytes, type SupervisorEvent, supervisorEvent, type TrainerEvent, trainerEvent } from '../domain/protocol.ts'
 
@@ -94,22 +95,30 @@ export function supervisorJournal(path: string): JournalReader<SupervisorEvent> 
   return new JournalReader(path, supervisorEvent)
 }
 
-type Body = SupervisorEvent extends infer Event ? (Event extends SupervisorEvent ? Omit<Event, 'seq' | 'ts' | 'attempt'> : never) : never
+/** Reader of a chain's `chain.jsonl`. */
+export function chainJournal(path: string): JournalReader<ChainEvent> {
+  return new JournalReader(path, chainEvent)
+}
 
-/** Writer of `supervisor.jsonl`: append-only, flushed line by line. Whoever writes holds `supervisor.lock`. */
-export class SupervisorJournal {
+/**
+ * Writer of a journal: append-only, numbered, flushed line by line; its first line says the format. Whoever writes holds the lock
+ * that goes with the file.
+ */
+export class JournalWriter {
   readonly #file: number
+  readonly #opening: object
   #seq: number
 
-  constructor(path: string) {
+  /** `opening` are fields of the first line beside its number, time and format. */
+  constructor(path: string, opening: object = {}) {
     this.#file = openSync(path, 'a+', 0o600)
+    this.#opening = opening
     this.#seq = this.#cutTornLine()
-    if (this.#seq === 0) this.append(0, { event: 'opened', formatVersion } as Body)
+    if (this.#seq === 0) this.append({ ...this.#opening, event: 'opened', formatVersion })
   }
 
-  append(attempt: number, body: Body): void {
-    const line = { seq: this.#seq, ts: Date.now() / 1000, attempt, ...body }
-    writeFileSync(this.#file, `${JSON.stringify(line)}\n`)
+  append(body: object): void {
+    writeFileSync(this.#file, `${JSON.stringify({ seq: this.#seq, ts: Date.now() / 1000, ...body })}\n`)
     fdatasyncSync(this.#file)
     this.#seq += 1
   }
@@ -129,5 +138,27 @@ export class SupervisorJournal {
       .map((line) => /^\{"seq":(\d+),/.exec(line)?.[1])
       .filter((number) => number !== undefined)
     return numbers.length === 0 ? 0 : Number(numbers.at(-1)) + 1
+  }
+}
+
+/** A journal's line without what its writer adds. */
+export type BodyOf<Event, Head extends string> = Event extends unknown
+  ? { [Key in keyof Event as Key extends Head ? never : Key]: Event[Key] }
+  : never
+
+/** Writer of `supervisor.jsonl`. */
+export class SupervisorJournal {
+  readonly #journal: JournalWriter
+
+  constructor(path: string) {
+    this.#journal = new JournalWriter(path, { attempt: 0 })
+  }
+
+  append(attempt: number, body: BodyOf<SupervisorEvent, 'seq' | 'ts' | 'attempt'>): void {
+    this.#journal.append({ attempt, ...body })
+  }
+
+  close(): void {
+    this.#journal.close()
   }
 }

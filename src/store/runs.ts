@@ -7,6 +7,7 @@ import { foldRun, type RunState } from '../domain/run/state.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { makeFolder, writeAtomically } from './files.ts'
 import { supervisorJournal, trainerJournal } from './journal.ts'
+import { stamp } from './stamp.ts'
 
 const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
 const longestSocketPath = 99
@@ -65,10 +66,6 @@ export function createRun(
   writeAtomically(files.stage, `${JSON.stringify(stage, null, 1)}\n`)
   writeAtomically(files.identity, `${JSON.stringify(complete, null, 1)}\n`)
   return { id, folder, identity: complete, stage }
-}
-
-function stamp(now: Date): string {
-  return now.toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-')
 }
 
 /** Longer paths are cut off silently by the system, and the trainer would listen elsewhere. */

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'vitest'
 import type { RunEvent } from '../../src/domain/run/state.ts'
 import { defaultStage } from '../../src/domain/stage/fields.ts'
@@ -11,7 +12,7 @@ import { attach } from '../../src/runs/attach.ts'
 import { prepareRun, startRun } from '../../src/runs/launch.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
 import { runsWorldOf } from '../../src/runs-world.ts'
-import type { Run } from '../../src/store/runs.ts'
+import { listRuns, type Run, readState } from '../../src/store/runs.ts'
 
 /** How the fake trainer behaves; see `test/fake-trainer/packages/osplan/train/assemble.py`. */
 export interface Behaviour {
@@ -72,4 +73,15 @@ export async function until(run: Run, world: RunsWorld, name: string, step = 0):
     if (event.event === name && (!('step' in event) || Number(event.step) >= step)) return
   }
   throw new Error(`${name} did not come`)
+}
+
+/** The run of a stage that another process starts, once its supervisor has taken it up. */
+export async function startedRun(stage: string, world: RunsWorld): Promise<Run> {
+  const until = Date.now() + 30_000
+  while (Date.now() < until) {
+    const run = listRuns(world.runsFolder).find((entry) => entry.stage.name === stage)
+    if (run && readState(run).attempts.length > 0) return run
+    await sleep(30)
+  }
+  throw new Error(`${stage} was not started`)
 }

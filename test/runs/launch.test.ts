@@ -2,18 +2,15 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, vi } from 'vitest'
-import type { Recipe } from '../../src/config/recipe.ts'
-import type { StageSide } from '../../src/domain/stage/origin.ts'
 import { processesWhere } from '../../src/engines/process-identity.ts'
 import { attach } from '../../src/runs/attach.ts'
-import { trainChain } from '../../src/runs/chain.ts'
 import { stopRun } from '../../src/runs/control.ts'
-import { advanceRun, continueRun, prepareRun, startRun } from '../../src/runs/launch.ts'
+import { continueRun, prepareRun } from '../../src/runs/launch.ts'
 import { supervise } from '../../src/runs/supervise.ts'
 import { isSupervised } from '../../src/runs/supervisor-lock.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
 import { lockHolder } from '../../src/store/lock.ts'
-import { filesOf, listRuns, type Run, readState } from '../../src/store/runs.ts'
+import { filesOf, type Run, readState } from '../../src/store/runs.ts'
 import { fakeWorld, folderTest, followed, launched, sideOf, until } from './fake-world.ts'
 
 // On a busy machine processes take their time to start.
@@ -136,64 +133,4 @@ test.concurrent('whoever leaves a run does not end it', async ({ folder }) => {
   expect(readState(run).attempts[0]?.end).toBeUndefined()
   await stopRun(run, {}, world)
   expect(await endOf(run, world)).toMatchObject({ reason: 'stopped' })
-})
-
-describe.concurrent('a chain', () => {
-  const chainOf = (sides: StageSide[]): Recipe => ({
-    file: 'chain.yaml',
-    name: 'chain',
-    notes: '',
-    provenance: {},
-    stages: sides as unknown as Recipe['stages'],
-  })
-  const stages = (first: Record<string, unknown> = {}) => [
-    sideOf({ name: 'one', steps: 3, ...first }),
-    sideOf({ name: 'two', steps: 3, init: { weights: 'stage:one', use: 'ema' } }),
-  ]
-  async function trained(sides: StageSide[], world: RunsWorld, options: { until?: string } = {}) {
-    const reused: boolean[] = []
-    const watcher = {
-      before: async (_: StageSide, { isReused }: { isReused: boolean }) => {
-        reused.push(isReused)
-        return true
-      },
-      follow: async (run: Run, start: () => Promise<void>) => {
-        await start()
-        await followed(run, world)
-        return readState(run).attempts.at(-1)?.end
-      },
-    }
-    const { runs, end } = await trainChain(chainOf(sides), options, watcher, world)
-    return { runs, end, reused }
-  }
-
-  test('trains each stage from the one before, and again only what has changed and what follows', async ({ folder }) => {
-    const world = fakeWorld(folder, { stepMs: 1 })
-    const first = await trained(stages(), world)
-    const [one, two] = [first.runs.get('one'), first.runs.get('two')]
-    expect(two?.identity.parent).toMatchObject({ run: one?.id, step: 3, use: 'ema' })
-    const again = await trained(stages({ notes: 'only words' }), world)
-    expect(again.reused).toEqual([true, true])
-    expect(again.runs.get('two')?.id).toBe(two?.id)
-    expect((await trained(stages({ steps: 4 }), world)).reused).toEqual([false, false])
-    expect(listRuns(world.runsFolder)).toHaveLength(4)
-    await expect(trained(stages(), world, { until: 'three' })).rejects.toMatchObject({ code: 'STAGE_UNKNOWN' })
-  })
-
-  test('stops at the first bad end', async ({ folder }) => {
-    const { runs, end } = await trained(stages(), fakeWorld(folder, { stepMs: 1, dies: { step: 2, how: 'fail' } }))
-    expect(end).toMatchObject({ reason: 'failed' })
-    expect([...runs.keys()]).toEqual(['one'])
-  })
-
-  test('is left where the watcher says so, and advance goes on by hand', async ({ folder }) => {
-    const world = fakeWorld(folder, { stepMs: 1 })
-    const { runs } = await trained(stages(), world, { until: 'one' })
-    const parent = runs.get('one')
-    if (!parent) throw new Error('the first stage has no run')
-    const { run } = await advanceRun(parent, sideOf({ name: 'next', steps: 2 }), 'raw', undefined, world)
-    expect(run.identity).toMatchObject({ verb: 'advance', parent: { run: parent.id, step: 3, use: 'raw' } })
-    await startRun(run, world)
-    expect(await endOf(run, world)).toMatchObject({ reason: 'completed' })
-  })
 })
