@@ -101,10 +101,18 @@ export async function attachToChain(chain: Chain, world: TrainingWorld, runs: Ru
   world.setExitCode(exitCodeOf(end as RunEnd | undefined))
 }
 
+/** One word for where a chain stands. */
+export function chainWord(chain: Chain, runs: RunsWorld): string {
+  const { end, drives } = readChainState(chain)
+  if (end) return end.reason
+  if (isDriven(chain, runs)) return 'training'
+  return drives === 0 ? 'new' : 'left by its driver'
+}
+
 /** Shows where a chain stands. */
 export function showChain(chain: Chain, json: boolean, world: TrainingWorld, runs: RunsWorld): void {
   const state = readChainState(chain)
-  const word = state.end?.reason ?? (isDriven(chain, runs) ? 'training' : 'left by its driver')
+  const word = chainWord(chain, runs)
   if (json) {
     writeJson(world.stdout, {
       formatVersion: 1,

@@ -7,11 +7,14 @@ type Action = {
   [Name in keyof Actions]: Actions[Name] extends (args: RunArguments, world: TrainingWorld) => Promise<void> ? Name : never
 }[keyof Actions]
 
-const run = { type: 'string', demandOption: true, describe: 'id of a run, its beginning, or latest' } as const
+const run = { type: 'string', demandOption: true, describe: 'id of a run, its beginning, or latest' }
+const runOrChain = { ...run, describe: 'id of a run or a chain, its beginning, or latest' } as const
 const detach = { type: 'boolean', default: false, describe: 'return at once; `attach` follows' } as const
 const set = { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'path=value on top' } as const
 const json = { type: 'boolean', default: false, describe: 'as JSON' } as const
 const why = { type: 'string', describe: 'reason, for the journal' } as const
+
+const takesChain: ReadonlySet<Action> = new Set<Action>(['runContinue', 'runAttach', 'runStop', 'runShow'])
 
 /** Every command about one run. */
 export function runCommands(world: TrainingWorld): CommandModule<object, RunArguments>[] {
@@ -25,7 +28,7 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
     command: usage,
     describe,
     builder: (yargs) => {
-      const withRun = yargs.positional('run', run)
+      const withRun = yargs.positional('run', takesChain.has(action) ? runOrChain : run)
       for (const [name, option] of Object.entries(positionals)) withRun.positional(name, option)
       return withRun.options({ ...more, ...runOptions }) as never
     },

@@ -1,6 +1,8 @@
 import { endOf } from '../domain/run/state.ts'
 import { settledState } from '../runs/supervise.ts'
+import { listChains } from '../store/chains.ts'
 import { listRuns } from '../store/runs.ts'
+import { chainWord } from './chain-actions.ts'
 import { runsFolderOf } from './folders.ts'
 import { brief } from './progress.ts'
 import { stateWord } from './run-actions.ts'
@@ -35,8 +37,13 @@ export async function printRuns(args: RunsArguments, world: TrainingWorld): Prom
       }
     }),
   )
+  const chains = listChains(runsFolder).map((chain) => ({
+    id: chain.id,
+    state: chainWord(chain, runs),
+    stages: chain.identity.stages.map(({ name }) => name),
+  }))
   if (args.json) {
-    writeJson(world.stdout, { formatVersion, runs: rows })
+    writeJson(world.stdout, { formatVersion, runs: rows, chains })
     return
   }
   if (rows.length === 0) {
@@ -51,4 +58,7 @@ export async function printRuns(args: RunsArguments, world: TrainingWorld): Prom
       `${bold(id.padEnd(width))}  ${`${step}/${steps}`.padStart(11)}  ${brief(heldOutLoss ?? undefined).padStart(9)}  ${state}\n`,
     )
   }
+  const open = chains.filter(({ state }) => state !== 'completed')
+  if (open.length > 0) world.stdout.write(`${dim('chains that are not done')}\n`)
+  for (const { id, state, stages } of open) world.stdout.write(`${bold(id)}  ${stages.join(' → ')}  ${state}\n`)
 }

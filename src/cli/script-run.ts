@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { execa } from 'execa'
 import { UserError } from '../domain/errors.ts'
-import type { World } from './terminal.ts'
+import type { TrainingWorld } from './run-world.ts'
 
 export interface ScriptArguments {
   file: string
@@ -10,11 +10,11 @@ export interface ScriptArguments {
 }
 
 /** Runs a script in a Node of its own, where `stagewright` means this very package and TypeScript needs no build. */
-export async function runScript({ file, arguments: rest }: ScriptArguments, world: World): Promise<void> {
+export async function runScript({ file, arguments: rest }: ScriptArguments, world: TrainingWorld): Promise<void> {
   const path = resolve(world.cwd, file)
   if (!existsSync(path))
     throw new UserError('SCRIPT_MISSING', `${file}: expected a script, got no such file`, { hint: 'configs/scripts has one to start from' })
-  const loader = join(import.meta.dirname, '..', '..', 'scripts', 'script-loader.mjs')
+  const loader = join(world.packageRoot, 'scripts', 'script-loader.mjs')
   const { exitCode } = await execa(process.execPath, ['--import', loader, path, ...rest], {
     cwd: world.cwd,
     stdio: 'inherit',

@@ -1,9 +1,9 @@
 import type { CommandModule } from 'yargs'
+import type { TrainingWorld } from './run-world.ts'
 import type { ScriptArguments } from './script-run.ts'
-import type { World } from './terminal.ts'
 
 /** `stagewright script FILE.ts [ARGUMENTS…]`. */
-export function scriptCommand(world: World): CommandModule<object, ScriptArguments> {
+export function scriptCommand(world: TrainingWorld): CommandModule<object, ScriptArguments> {
   return {
     command: 'script <file> [arguments..]',
     describe: 'run a TypeScript file that imports from stagewright',

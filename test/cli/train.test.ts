@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, vi } from 'vitest'
 import { endOf, newestAttempt } from '../../src/domain/run/state.ts'
-import { findRun, type Run, readState } from '../../src/store/runs.ts'
+import { listChains } from '../../src/store/chains.ts'
+import { findRun, listRuns, type Run, readState } from '../../src/store/runs.ts'
 import { fakeWorld, folderTest, followed } from '../runs/fake-world.ts'
 
 const program = join(import.meta.dirname, '../../bin/stagewright.mjs')
@@ -128,6 +129,47 @@ test.concurrent('a recipe trains stage after stage from the weights before; a se
   expect(await second.code()).toBe(0)
   expect(second.output).toContain(`two: done already by ${run.id}`)
   expect(latest().id).toBe(run.id)
+})
+
+test.concurrent('a chain outlives the terminal it was started from, stops on Ctrl-C in the next, and goes on by its id', async ({
+  folder,
+  command,
+}) => {
+  const chainIn = () => listChains(join(folder, 'runs')).at(-1)?.id ?? ''
+  const train = command('train', 'r.yaml', '--set', 'one:steps=20', '--set', 'two:steps=100000')
+  await train.until(/^chain /m)
+  await train.until(/one 20\//)
+  train.child.kill('SIGHUP')
+  await train.code()
+  const again = command('train', 'r.yaml', '--set', 'one:steps=20', '--set', 'two:steps=100000')
+  await again.until(/two 50\//)
+  again.child.kill('SIGINT')
+  expect(await again.code()).toBe(130)
+  expect(again.output).toContain(`chain ${chainIn()}`)
+  expect(again.output).toContain(`${chainIn()}: stopped`)
+  const show = command('show', chainIn(), '--json')
+  expect(await show.code()).toBe(0)
+  expect(JSON.parse(show.output)).toMatchObject({ formatVersion: 1, state: 'stopped', stages: [{ stage: 'one' }, { stage: 'two' }] })
+  const detached = command('continue', chainIn(), '--detach')
+  expect(await detached.code()).toBe(0)
+  const attach = command('attach', chainIn())
+  await attach.until(/two: goes on with .*broken off/)
+  const stop = command('stop', chainIn())
+  expect(await stop.code()).toBe(0)
+  expect(await attach.code()).toBe(0)
+  expect(attach.output).toContain(`${chainIn()}: stopped`)
+})
+
+test.concurrent('the script that ships trains a stage at two learning rates and takes finished runs again', async ({ folder, command }) => {
+  const script = join(import.meta.dirname, '../../configs/scripts/learning-rates.ts')
+  mkdirSync(join(folder, 'clips'))
+  const first = command('script', script, 'r.yaml#one', 'clips', '1e-3,3e-4')
+  expect([await first.code(), first.output]).toEqual([0, expect.stringMatching(/completed[\s\S]*0.001 {2}held-out loss/)])
+  const runs = listRuns(join(folder, 'runs'))
+  expect(runs.map(({ stage }) => stage.learningRate)).toEqual([1e-3, 3e-4])
+  const second = command('script', script, 'r.yaml#one', 'clips', '3e-4,1e-3')
+  expect(await second.code()).toBe(0)
+  expect(listRuns(join(folder, 'runs'))).toHaveLength(2)
 })
 
 test.concurrent('a Python that is not there is refused before anything starts', async ({ command }) => {
