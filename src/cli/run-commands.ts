@@ -7,7 +7,7 @@ type Action = {
   [Name in keyof Actions]: Actions[Name] extends (args: RunArguments, world: TrainingWorld) => Promise<void> ? Name : never
 }[keyof Actions]
 
-const run = { type: 'string', demandOption: true, describe: 'id of a run, its beginning, or latest' }
+const run = { type: 'string', demandOption: true, describe: 'id of a run, its beginning, or latest' } as const
 const runOrChain = { ...run, describe: 'id of a run or a chain, its beginning, or latest' } as const
 const detach = { type: 'boolean', default: false, describe: 'return at once; `attach` follows' } as const
 const set = { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'path=value on top' } as const
