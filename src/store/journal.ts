@@ -1,24 +1,26 @@
-import { closeSync, fdatasyncSync, ftruncateSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
+import { closeSync, fdatasyncSync, ftruncateSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { type ChainEvent, chainEvent } from '../domain/chain.ts'
 import { UserError } from '../domain/errors.ts'
-import { formatVersion, maxLineBytes, type SupervisorEvent, supervisorEvent, type TrainerEvent, trainerEvent } from '../domain/protocol.ts'
+import { formatVersion, type SupervisorEvent, supervisorEvent, type TrainerEvent, trainerEvent } from '../domain/protocol.ts'
+import { GrowingLines } from './lines.ts'
+import { plainStep } from './step-line.ts'
 
 const newline = 0x0a
-/** At least the longest line, so that a chunk without a line end is no line. */
-const chunkBytes = maxLineBytes
 
-/** A journal read so far: whole lines are taken as they come, a torn last line is read again once more of it is there. */
+/** A journal read so far. Another reader of the same file knows nothing of it. */
 export class JournalReader<Event> {
   readonly #path: string
   readonly #schema: z.ZodType<Event>
-  /** Where the first line not taken yet begins. A continued run cuts a torn line off and writes over it, so nothing of it is kept. */
-  #offset = 0
-  #isSkippingLongLine = false
+  readonly #quick: ((value: unknown) => Event | undefined) | undefined
+  readonly #lines: GrowingLines
 
-  constructor(path: string, schema: z.ZodType<Event>) {
+  /** `quick` recognises frequent events without the schema; what it leaves undefined the schema decides. */
+  constructor(path: string, schema: z.ZodType<Event>, quick?: (value: unknown) => Event | undefined) {
     this.#path = path
     this.#schema = schema
+    this.#quick = quick
+    this.#lines = new GrowingLines(path)
   }
 
   /**
@@ -27,67 +29,37 @@ export class JournalReader<Event> {
    */
   next(): Event[] {
     const events: Event[] = []
-    const file = openIfThere(this.#path)
-    if (file === undefined) return events
-    try {
-      const buffer = Buffer.allocUnsafe(chunkBytes)
-      for (;;) {
-        const read = readSync(file, buffer, 0, chunkBytes, this.#offset)
-        const taken = this.#take(buffer.subarray(0, read), events)
-        if (taken === 0) return events
-        this.#offset += taken
-      }
-    } finally {
-      closeSync(file)
-    }
-  }
-
-  /** Takes the whole lines at the start of some bytes; returns how many bytes that were. A line beyond the limit is passed over. */
-  #take(bytes: Buffer, events: Event[]): number {
-    let start = 0
-    for (let end = bytes.indexOf(newline); end !== -1; end = bytes.indexOf(newline, start)) {
-      const event = this.#isSkippingLongLine ? undefined : this.#parse(bytes.toString('utf8', start, end))
+    this.#lines.read((bytes, start, end) => {
+      const value = jsonOf(bytes.toString('utf8', start, end), this.#path)
+      const event = this.#quick?.(value) ?? this.#schema.safeParse(value).data
       if (event !== undefined) events.push(event)
-      this.#isSkippingLongLine = false
-      start = end + 1
-    }
-    if (start > 0 || bytes.length < maxLineBytes) return start
-    this.#isSkippingLongLine = true
-    return bytes.length
-  }
-
-  #parse(line: string): Event | undefined {
-    let value: unknown
-    try {
-      value = JSON.parse(line)
-    } catch {
-      return undefined
-    }
-    this.#checkFormat(value)
-    const parsed = this.#schema.safeParse(value)
-    return parsed.success ? parsed.data : undefined
-  }
-
-  #checkFormat(value: unknown): void {
-    const version = (value as { formatVersion?: unknown } | null)?.formatVersion
-    if (version === undefined || version === formatVersion) return
-    const message = `${this.#path}: expected journal format ${formatVersion}, got ${String(version)}`
-    throw new UserError('FORMAT_VERSION', message, { hint: 'use the Stagewright version that wrote the run' })
+    })
+    return events
   }
 }
 
-function openIfThere(path: string): number | undefined {
+/** The trainer's event in a line of a journal; undefined where it is no known one. Raises UserError FORMAT_VERSION. */
+export function parseTrainerLine(line: string, path: string): TrainerEvent | undefined {
+  const value = jsonOf(line, path)
+  return plainStep(value) ?? trainerEvent.safeParse(value).data
+}
+
+function jsonOf(line: string, path: string): unknown {
+  let value: unknown
   try {
-    return openSync(path, 'r')
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw cause
+    value = JSON.parse(line)
+  } catch {
+    return undefined
   }
+  const version = (value as { formatVersion?: unknown } | null)?.formatVersion
+  if (version === undefined || version === formatVersion) return value
+  const message = `${path}: expected journal format ${formatVersion}, got ${String(version)}`
+  throw new UserError('FORMAT_VERSION', message, { hint: 'use the Stagewright version that wrote the run' })
 }
 
 /** Reader of `trainer.jsonl`. */
 export function trainerJournal(path: string): JournalReader<TrainerEvent> {
-  return new JournalReader(path, trainerEvent)
+  return new JournalReader(path, trainerEvent, plainStep)
 }
 
 /** Reader of `supervisor.jsonl`. */

@@ -124,10 +124,12 @@ export function runEnd({ reason, message, hint, step, exitCode, signal, log }: E
 /** The fold with room to grow: events of a live run are added as they come. */
 export class RunFold {
   #attempts: Attempt[] = []
-  #points = new Map<number, StepPoint>()
-  #heldOut: HeldOutPoint[] = []
+  /** By rising step. */
+  readonly #points: StepPoint[] = []
+  /** By step, in the order they were measured. */
+  readonly #heldOut = new Map<number, HeldOutPoint>()
   #checkpoints = new Map<string, CheckpointPoint>()
-  #samples: { step: number; path: string; prompt: string }[] = []
+  readonly #samples = new Map<string, { step: number; path: string; prompt: string }>()
   #changes: { step: number; path: string; effective: unknown; by: string | undefined }[] = []
   #incidents: { step: number; kind: string; message: string; action: string }[] = []
   readonly #rest: { -readonly [Name in 'step' | 'steps' | 'data' | 'model' | 'device' | 'lastHeardAt']: RunState[Name] } = {
@@ -161,7 +163,8 @@ export class RunFold {
         this.#addStep(event)
         return
       case 'heldOut':
-        this.#heldOut = [...this.#heldOut.filter(({ step }) => step !== event.step), event]
+        this.#heldOut.delete(event.step)
+        this.#heldOut.set(event.step, event)
         return
       case 'checkpoint':
         this.#checkpoints.set(event.path, event)
@@ -170,7 +173,8 @@ export class RunFold {
         this.#checkpoints.delete(event.path)
         return
       case 'sample':
-        this.#samples = [...this.#samples.filter(({ path }) => path !== event.path), event]
+        this.#samples.delete(event.path)
+        this.#samples.set(event.path, event)
         return
       case 'command':
         this.#addCommand(event)
@@ -205,14 +209,21 @@ export class RunFold {
     }
   }
 
+  /** The run has come to a step at a time in seconds; its point is kept elsewhere. */
+  reach(step: number, ts: number): void {
+    this.#rest.lastHeardAt = Math.max(this.#rest.lastHeardAt ?? 0, ts)
+    if (step <= this.#rest.step) this.#forget(step - 1)
+    this.#rest.step = step
+  }
+
   state(): RunState {
     return {
       ...this.#rest,
       attempts: this.#attempts,
-      points: [...this.#points.values()],
-      heldOut: this.#heldOut,
+      points: [...this.#points],
+      heldOut: [...this.#heldOut.values()],
       checkpoints: [...this.#checkpoints.values()].sort((a, b) => a.step - b.step),
-      samples: this.#samples,
+      samples: [...this.#samples.values()],
       changes: [...this.#changes],
       incidents: [...this.#incidents],
     }
@@ -221,7 +232,7 @@ export class RunFold {
   #addStep(event: Extract<TrainerEvent, { event: 'step' }>): void {
     const { step, ts, attempt, loss, learningRate, secondsPerStep } = event
     if (step <= this.#rest.step) this.#forget(step - 1)
-    this.#points.set(step, { step, ts, attempt, loss, learningRate, gradientNorm: event.gradientNorm ?? undefined, secondsPerStep })
+    this.#points.push({ step, ts, attempt, loss, learningRate, gradientNorm: event.gradientNorm ?? undefined, secondsPerStep })
     this.#rest.step = step
   }
 
@@ -234,11 +245,8 @@ export class RunFold {
 
   /** Drops what a continued or rolled-back run does again: everything after a step. */
   #forget(after: number): void {
-    for (const step of [...this.#points.keys()].reverse()) {
-      if (step <= after) break
-      this.#points.delete(step)
-    }
-    this.#heldOut = this.#heldOut.filter(({ step }) => step <= after)
+    for (let last = this.#points.at(-1); last && last.step > after; last = this.#points.at(-1)) this.#points.pop()
+    for (const step of this.#heldOut.keys()) if (step > after) this.#heldOut.delete(step)
   }
 
   /** Told twice: before its job starts, and with the handle after. The trainer may have spoken in between. */
