@@ -12,6 +12,7 @@ import { lintCommand } from './lint.ts'
 import { parityCommand } from './parity.ts'
 import { planCommand } from './plan.ts'
 import { quickstartCommand } from './quickstart.ts'
+import { replayCommand } from './replay.ts'
 import { runCommands } from './run-commands.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { runsCommand } from './runs.ts'
@@ -28,6 +29,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     planCommand(world),
     trainCommand(world),
     ...runCommands(world),
+    replayCommand(world),
     runsCommand(world),
     diffCommand(world),
     lintCommand(world),

@@ -32,7 +32,7 @@ export interface Prepared {
 }
 
 export interface LaunchOptions {
-  readonly verb: RunIdentity['verb']
+  readonly verb: Exclude<RunIdentity['verb'], 'replay'>
   /** Runs of the recipe's earlier stages, for `stage:NAME`. */
   readonly earlier?: ReadonlyMap<string, Run>
   readonly recipe?: RunIdentity['recipe']
@@ -83,7 +83,7 @@ async function weightsHash(found: FoundWeights | undefined): Promise<string | nu
  * not gone on with: it would fail again.
  */
 async function sameRun(hash: string, world: RunsWorld): Promise<Omit<Prepared, 'handOff'> | undefined> {
-  const candidates = listRuns(world.runsFolder).filter((run) => run.identity.contentHash === hash)
+  const candidates = listRuns(world.runsFolder).filter(({ identity }) => identity.contentHash === hash && identity.verb !== 'replay')
   for (const run of candidates.reverse()) {
     const attempt = newestAttempt(await settledState(run, world))
     if (!attempt || attempt.end?.reason === 'non-finite') continue

@@ -29,6 +29,7 @@ export const filesOf = (folder: string) => ({
   trainer: join(folder, 'trainer.jsonl'),
   supervisor: join(folder, 'supervisor.jsonl'),
   lock: join(folder, 'supervisor.lock'),
+  replay: join(folder, 'replay.json'),
   commands: join(folder, 'commands'),
   logs: join(folder, 'logs'),
   checkpoints: join(folder, 'checkpoints'),
@@ -172,6 +173,11 @@ export function readState(run: Run): RunState {
 export function forgetCommands(run: Run): void {
   const { commands } = filesOf(run.folder)
   for (const name of readdirSync(commands).filter((entry) => entry.endsWith('.json'))) rmSync(join(commands, name), { force: true })
+}
+
+/** Writes what a replay does again: live changes with the first step that saw each, and the step it goes up to. */
+export function writeReplay(run: Run, replay: { readonly commands: readonly object[]; readonly until: number | null }): void {
+  writeAtomically(filesOf(run.folder).replay, JSON.stringify({ formatVersion, ...replay }))
 }
 
 /** Who wants an attempt killed; written by whoever asks, read by the supervisor when it records the end. */

@@ -30,6 +30,14 @@ def read_stage(run: Path) -> tuple[dict[str, Any], str]:
     return stage, hashlib.sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
 
 
+def read_replay(run: Path) -> dict[str, Any] | None:
+    """`replay.json` of a run that repeats another: its live changes (`commands`) and the step to stop after (`until`, None for the
+    last); None for any other run.
+    """
+    path = run / "replay.json"
+    return _read(path) if path.exists() else None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

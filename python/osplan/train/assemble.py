@@ -15,7 +15,7 @@ from osplan.diffusion.objective import Objective, build_objective
 from osplan.diffusion.settings import ObjectiveSettings
 from osplan.domain.errors import UserError
 from osplan.domain.protocol import PROTOCOL_VERSION
-from osplan.domain.run_files import read_stage
+from osplan.domain.run_files import read_replay, read_stage
 from osplan.domain.stage import Stage
 from osplan.models.inpaint import extend_to_inpaint
 from osplan.models.opensora import OpenSora
@@ -100,9 +100,14 @@ def _count(model: nn.Module) -> int:
 
 
 def _restore(loop: Loop, run: Path, identity: Mapping[str, Any], world: World, port: Any) -> None:
+    replay = world.from_first(read_replay(run) if world.is_first else None)
+    if replay is not None:
+        loop.commands.stop_at = replay["until"]
+        loop.commands.repeat(replay["commands"])
     folder = world.from_first(latest_checkpoint(run) if world.is_first else None)
     if folder is not None:
-        loop.restore(read_checkpoint(folder, world.rank), port.past_commands, same_run=True)
+        past = [*port.past_commands, *(replay["commands"] if replay is not None else [])]
+        loop.restore(read_checkpoint(folder, world.rank), past, same_run=True)
         port.emit(
             "loaded", what="checkpoint", **{"from": str(folder.relative_to(run))}, exact=len(loop.trained.names), missing=[], unexpected=[]
         )

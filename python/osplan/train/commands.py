@@ -65,9 +65,9 @@ class Commands:
         self.stop_at = stop_at if stop_at is not None and stop_at > self.trained.step else None
 
     def repeat(self, past: Sequence[dict[str, Any]]) -> None:
-        """Changes made after the checkpoint an attempt goes on from are made again at the same steps."""
+        """Changes made after the checkpoint an attempt goes on from, or by the run it repeats, are made again at the same steps."""
         self._replay = [
             command
             for command in past
-            if command["status"] == "applied" and command["name"] == "set" and command["step"] > self.trained.step
+            if command["status"] == "applied" and command["name"] in ("set", "thaw") and command["step"] > self.trained.step
         ]
