@@ -7,8 +7,9 @@ import numpy as np
 
 from osplan.data.annotations import read_entries
 from osplan.data.decoders import Decoders
-from osplan.data.decoding import CENTRE, ClipError, Wanted, frame_places
+from osplan.data.decoding import ClipError
 from osplan.data.selection import ChosenClips, Rules, judge
+from osplan.data.views import request_for
 from osplan.domain.stage import Stage
 
 
@@ -24,12 +25,8 @@ def decode_report(source: str, stage: Stage) -> dict[str, Any]:
     damaged = []
     try:
         for clip in clips:
-            frames, height, width = clip.bucket
-            area = None if stage.shape.fixed else stage.shape.max_pixels or stage.shape.height * stage.shape.width
-            start = max(0, clip.resampled - frames)
-            wanted = Wanted(
-                clip.entry.path, frame_places(clip.entry, clip.every, start, frames), clip.entry.crop, height, width, area, CENTRE
-            )
+            frames = clip.bucket[0]
+            wanted = request_for(clip, stage, max(0, clip.resampled - frames), frames)
             try:
                 decoders.decode(wanted)
             except ClipError as cause:

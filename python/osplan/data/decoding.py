@@ -20,6 +20,8 @@ SEEK_FROM = 48
 """A window that starts later than this is sought; before it, decoding from the start is as fast."""
 SEEK_MARGIN = 8
 CENTRE = (0.5, 0.5)
+TRANSFORM = 1
+"""Raised whenever the same request gives other pixels than before: encodings that are kept are then no longer found."""
 
 
 class ClipError(Exception):

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from osplan.data.decoders import Decoders
-from osplan.data.decoding import CENTRE, ClipError, Wanted, fitted, frame_places
+from osplan.data.decoding import CENTRE, ClipError
+from osplan.data.latents import LatentCache
 from osplan.data.order import ClipOrder
 from osplan.data.selection import Chosen
 from osplan.data.selection import held_out_places as held_out_places
+from osplan.data.views import CropAt, View, cut_out, drawn_view, request_for, shown_size, view_of_variant
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 
@@ -32,7 +34,6 @@ LEAST_READ = 100
 """Clips read before the share of damaged ones is judged."""
 AHEAD = 4
 """Micro-batches decoded ahead, at least."""
-CropAt = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,15 @@ class Sample:
     """One clip ready to train on."""
 
     pixels_CTHW: Tensor
+    """On the meta device, a shape without numbers, where the moments are known and pixels are of no use."""
     caption: str
     place: int
     """A number that is the same whenever the pixels are the same."""
     path: str
+    latent_name: str | None = None
+    """What its encoding is kept under; None where none is kept."""
+    moments_CTHW: Tensor | None = None
+    """Its encoding, where it was found."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +128,14 @@ class ClipReader:
         chosen = self.clips[place]
         frames = chosen.bucket[0]
         if crop_at not in (CENTRE, None):
-            return self._decoders.decode(self._wanted(chosen, start, frames, crop_at))
+            return self._decoders.decode(request_for(chosen, self.stage, start, frames, crop_at))
         whole = self._whole.get(place)
         if whole is None and chosen.resampled <= KEPT_WINDOWS * frames and self._reserve(chosen):
-            whole = self._decoders.decode(self._wanted(chosen, 0, chosen.resampled, crop_at))
+            whole = self._decoders.decode(request_for(chosen, self.stage, 0, chosen.resampled, crop_at))
             self._whole[place] = whole
         if whole is not None:
             return whole[:, start : start + frames]
-        return self._decoders.decode(self._wanted(chosen, start, frames, crop_at))
+        return self._decoders.decode(request_for(chosen, self.stage, start, frames, crop_at))
 
     def _reserve(self, chosen: Chosen) -> bool:
         size = 3 * chosen.resampled * chosen.bucket[1] * chosen.bucket[2]
@@ -138,13 +144,6 @@ class ClipReader:
                 return False
             self._kept_bytes += size
             return True
-
-    def _wanted(self, chosen: Chosen, start: int, count: int, crop_at: CropAt) -> Wanted:
-        _, height, width = chosen.bucket
-        shape = self.stage.shape
-        largest_area = None if shape.fixed else shape.max_pixels or shape.height * shape.width
-        places = frame_places(chosen.entry, chosen.every, start, count)
-        return Wanted(chosen.entry.path, places, chosen.entry.crop, height, width, largest_area, crop_at)
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,16 @@ class TrainingLoader:
     """Micro-batches of one rank, without end or for the stage's epochs."""
 
     def __init__(
-        self, reader: ClipReader, order: ClipOrder, stage: Stage, rank: int, ranks: int, report_skip: Callable[[str, int, int], None]
+        self,
+        reader: ClipReader,
+        order: ClipOrder,
+        stage: Stage,
+        rank: int,
+        ranks: int,
+        report_skip: Callable[[str, int, int], None],
+        latents: LatentCache | None = None,
     ) -> None:
-        self.reader, self.order, self.stage = reader, order, stage
+        self.reader, self.order, self.stage, self.latents = reader, order, stage, latents
         self.rank, self.ranks, self.report_skip = rank, ranks, report_skip
         self.position = Position(0, 0)
         self.micro = 0
@@ -269,41 +275,29 @@ class TrainingLoader:
         chosen, data = self.reader.clips[place], self.stage.data
         captions = chosen.entry.captions
         caption = captions[int(rng.integers(len(captions)))] if captions else ""
-        spare = max(0, chosen.resampled - chosen.bucket[0])
         if data.cache == "off":
-            variant, start = 0, int(rng.integers(spare + 1))
+            variant, view = 0, drawn_view(chosen, self.stage, rng)
         else:
-            # A cached clip must be the same whenever its number is: what was random follows from that number.
             variant = int(rng.integers(data.cache_variants))
-            start = _variant_start(variant, data.cache_variants, spare)
-            rng = np.random.default_rng([data.seed & 0xFFFFFFFF, place, variant])
-        pixels = self.reader.window(place, start, self._crop_at(rng))
-        if data.crop_size is not None:
-            pixels = _vae_crop(pixels, data.crop_size, data.crop, rng)
-        if data.flip and rng.random() < data.flip:
-            pixels = pixels.flip(-1)
-        return Sample(pixels, caption, place * data.cache_variants + variant, chosen.entry.path)
+            view = view_of_variant(chosen, self.stage, variant)
+        number = place * data.cache_variants + variant
+        if self.latents is None:
+            return Sample(self._pixels(place, view), caption, number, chosen.entry.path)
+        name = self.latents.name(chosen, view)
+        moments = self.latents.find(name)
+        if moments is None or self.latents.with_pixels:
+            pixels = self._pixels(place, view)
+        else:
+            pixels = torch.empty(3, *shown_size(chosen, data.crop_size), dtype=torch.uint8, device="meta")
+        return Sample(pixels, caption, number, chosen.entry.path, name, moments)
 
-    def _crop_at(self, rng: np.random.Generator) -> CropAt:
-        data = self.stage.data
-        if data.crop == "none":
-            return None
-        return (rng.random(), rng.random()) if data.crop == "random" and data.crop_size is None and self.stage.shape.fixed else CENTRE
-
-
-def _variant_start(variant: int, variants: int, spare: int) -> int:
-    return round(variant * spare / (variants - 1)) if variants > 1 else spare // 2
-
-
-def _vae_crop(pixels_CTHW: Tensor, side: int, crop: str, rng: np.random.Generator) -> Tensor:
-    """A square of a clip: by halves a random one at full detail or the whole clip made small."""
-    _, _, height, width = pixels_CTHW.shape
-    if crop != "random" or rng.random() < 0.5 or min(height, width) < side:
-        return fitted(pixels_CTHW, side, side)
-    top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    return pixels_CTHW[:, :, top : top + side, left : left + side]
+    def _pixels(self, place: int, view: View) -> Tensor:
+        return cut_out(self.reader.window(place, view.start, view.crop_at), view, self.stage.data.crop_size)
 
 
 def stacked(samples: Sequence[Sample]) -> Tensor:
-    """Pixels of samples of one shape, (B, C, T, H, W)."""
-    return torch.stack([sample.pixels_CTHW for sample in samples]).contiguous()
+    """Pixels of samples of one shape, (B, C, T, H, W); zeros for those without, on the meta device where none has any."""
+    pixels = [sample.pixels_CTHW for sample in samples]
+    if all(one.is_meta for one in pixels):
+        return torch.stack(pixels)
+    return torch.stack([torch.zeros(one.shape, dtype=torch.uint8) if one.is_meta else one for one in pixels]).contiguous()

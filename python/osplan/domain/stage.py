@@ -157,9 +157,11 @@ class Data:
     max_skipped_share: float
     """Share of clips that may fail to decode before the run stops."""
     cache: Literal["off", "latents", "latents-and-text"]
-    """What is encoded once and read back instead of encoded in each step."""
+    """What is encoded once, kept on disk and read back instead of encoded in each step."""
+    cache_folder: str | None
+    """Folder the cache and the index of the clips lie in; null: `.stagewright` beside the clips."""
     cache_variants: int
-    """Random crops kept per clip in a cache."""
+    """Views kept per clip in a cache: windows of long clips, random crops, mirrorings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Any
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 
+RANDOM_WEIGHTS = "random"
+"""`vae.weights` of a stage that is only tried."""
 PUBLISHED_STAGES, PUBLISHED_SPARSE_N = (2, 4, 6, 8, 6, 4, 2), (1, 2, 4, 8, 4, 2, 1)
 """Blocks and sub-sequences of the stages of v1.5's transformer."""
 SUV_TIME_CHANNELS = 1024

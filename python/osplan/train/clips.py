@@ -8,6 +8,7 @@ import numpy as np
 
 from osplan.data.annotations import read_entries
 from osplan.data.decoding import ClipError
+from osplan.data.latents import LatentCache
 from osplan.data.loading import ClipReader, Sample, TrainingLoader, stacked
 from osplan.data.order import ClipOrder
 from osplan.data.selection import Chosen, ChosenClips, Selection, choose, held_out_places
@@ -45,8 +46,14 @@ class TrainingClips:
 
 def as_batch(samples: Sequence[Sample]) -> Batch:
     """Samples of one shape as a batch."""
+    names = [sample.latent_name for sample in samples if sample.latent_name is not None]
     return Batch(
-        stacked(samples), [sample.caption for sample in samples], [sample.place for sample in samples], [sample.path for sample in samples]
+        stacked(samples),
+        [sample.caption for sample in samples],
+        [sample.place for sample in samples],
+        [sample.path for sample in samples],
+        names or None,
+        [sample.moments_CTHW for sample in samples] if names else (),
     )
 
 
@@ -94,8 +101,8 @@ def data_report(stage: Stage, training: ChosenClips, held_out: Sequence[Chosen],
     }
 
 
-def open_clips(stage: Stage, source: str | None, world: World, port: Any) -> TrainingClips:
-    """The clips of a stage.
+def open_clips(stage: Stage, source: str | None, world: World, port: Any, latents: LatentCache | None = None) -> TrainingClips:
+    """The clips of a stage; with `latents`, those whose encodings are kept come with them.
 
     Raises UserError for sources that are missing, wrong or empty.
     """
@@ -108,7 +115,7 @@ def open_clips(stage: Stage, source: str | None, world: World, port: Any) -> Tra
     def report_skip(path: str, total: int, read: int) -> None:
         port.emit("skippedClips", paths=[path], total=total, read=read)
 
-    loader = TrainingLoader(reader, order, stage, world.rank, world.size, report_skip)
+    loader = TrainingLoader(reader, order, stage, world.rank, world.size, report_skip, latents)
     whole = _fixed_batches(ClipReader(training.take(np.arange(min(WHOLE_CLIPS, len(training)))), stage)) if stage.kind == "vae" else []
     return TrainingClips(loader, _fixed_batches(ClipReader(held_out, stage)), whole, report)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from osplan.data.latents import LatentCache
 from osplan.diffusion.loss_bins import LossBins
 from osplan.diffusion.objective import Objective
 from osplan.diffusion.settings import TRAIN_STEPS
@@ -41,6 +42,8 @@ class Encoders:
 
     vae: Autoencoder
     text: Callable[[Sequence[str]], TextStates]
+    latents: LatentCache | None = None
+    """Where encodings of training clips are kept."""
 
 
 class DiffusionTask:
@@ -59,7 +62,6 @@ class DiffusionTask:
         self.model, self.config, self.encoders, self.objective = model, dict(config), encoders, objective
         self.held_out, self.device = held_out, device
         self.is_inpainting = stage.kind == "inpaint"
-        self._moments: dict[int, Tensor] = {}
         self._measured_on: list[Example] | None = None
 
     def check(self, stage: Stage) -> None:
@@ -83,7 +85,7 @@ class DiffusionTask:
 
     @torch.no_grad()
     def _latents(self, stage: Stage, batch: Batch, generator: torch.Generator) -> Tensor:
-        posterior = self._encode(stage, batch.pixels_BCTHW) if stage.data.cache == "off" else self._remembered(stage, batch)
+        posterior = self._encode(stage, batch.pixels_BCTHW) if batch.latent_names is None else self._kept(stage, batch, batch.latent_names)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         return self.encoders.vae.scaled(posterior.at(noise)).float()
 
@@ -100,22 +102,29 @@ class DiffusionTask:
         return encode
 
     def _encode(self, stage: Stage, pixels_BCTHW: Tensor) -> Posterior:
+        return Posterior(self._one_by_one(stage, pixels_BCTHW)) if self.device.type == "cpu" else self._together(stage, pixels_BCTHW)
+
+    def _together(self, stage: Stage, pixels_BCTHW: Tensor) -> Posterior:
         return self._posterior(stage, normalised(pixels_BCTHW, self.device))
+
+    def _one_by_one(self, stage: Stage, pixels_BCTHW: Tensor) -> Tensor:
+        """Moments that do not depend on which clips came together, as a convolution's last bits do."""
+        return torch.cat([self._together(stage, one).moments for one in pixels_BCTHW.split(1)])
 
     def _posterior(self, stage: Stage, video_BCTHW: Tensor) -> Posterior:
         with autocast_to(stage.memory.vae_precision, self.device):
             posterior = encoded(self.encoders.vae, video_BCTHW, in_chunks=stage.memory.vae_tiling)
         return Posterior(posterior.moments.float())
 
-    def _remembered(self, stage: Stage, batch: Batch) -> Posterior:
-        """Moments of clips seen before come from memory: the data pipeline gives them the same pixels each time."""
-        missing = [row for row, place in enumerate(batch.ids) if place not in self._moments]
-        if missing:
-            moments = self._encode(stage, batch.pixels_BCTHW[missing]).moments
-            for row, place in enumerate(missing):
-                self._moments[batch.ids[place]] = moments[row].cpu()
-        stacked = torch.stack([self._moments[place] for place in batch.ids]).to(self.device)
-        return Posterior(stacked)
+    def _kept(self, stage: Stage, batch: Batch, names: Sequence[str]) -> Posterior:
+        """Moments that are kept; those that are not yet are made from the pixels, and kept from then on."""
+        found = list(batch.moments)
+        for row, known in enumerate(found):
+            if known is None:
+                found[row] = moments = self._one_by_one(stage, batch.pixels_BCTHW[row : row + 1])[0]
+                if self.encoders.latents is not None:
+                    self.encoders.latents.keep(names[row], moments)
+        return Posterior(torch.stack([one.to(self.device) for one in found if one is not None]))
 
     @torch.no_grad()
     def measure(self, stage: Stage) -> Measured:

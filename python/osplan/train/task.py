@@ -19,11 +19,15 @@ class Batch:
     """Clips of one micro-batch as the data pipeline hands them over."""
 
     pixels_BCTHW: Tensor
-    """uint8 pixels, RGB."""
+    """uint8 pixels, RGB. Zeros for clips without, whose latents are known; on the meta device where no clip has any."""
     captions: Sequence[str]
     ids: Sequence[int]
     """Places of the clips in the index."""
     paths: Sequence[str]
+    latent_names: Sequence[str] | None = None
+    """What the encodings of the clips are kept under; None where none are kept."""
+    moments: Sequence[Tensor | None] = ()
+    """Kept encodings of the clips, (2Z, T, H, W) each, None where there is none yet; empty where none are kept."""
 
 
 @dataclass(frozen=True)

@@ -432,13 +432,19 @@ const data = z
       group: 'data',
       kind: 'choice',
       impact: 'restart',
-      meaning: 'what is encoded once and read back instead of encoded in each step',
+      meaning: 'what is encoded once, kept on disk and read back instead of encoded in each step',
+    }),
+    cacheFolder: field(address.default(null), {
+      group: 'data',
+      kind: 'path',
+      impact: 'none',
+      meaning: 'folder the cache and the index of the clips lie in; null: `.stagewright` beside the clips',
     }),
     cacheVariants: field(positiveInt.default(1), {
       group: 'data',
       kind: 'additive',
       impact: 'stale-cache',
-      meaning: 'random crops kept per clip in a cache',
+      meaning: 'views kept per clip in a cache: windows of long clips, random crops, mirrorings',
     }),
   })
   .prefault({})
