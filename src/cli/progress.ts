@@ -104,6 +104,14 @@ export class Progress {
       case 'skippedClips':
         this.#note(`${event.total} clips could not be decoded, last ${event.paths.at(-1)}`)
         break
+      case 'cache':
+        this.#note(
+          `${event.kind} kept: ${event.found} of ${event.lookedAt}${event.stale.length > 0 ? `; ${event.stale.length} stale ones are made anew, first ${event.stale[0]}` : ''}`,
+        )
+        break
+      case 'cacheProblem':
+        this.#note(event.message)
+        break
       default:
         break
     }

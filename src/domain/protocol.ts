@@ -85,6 +85,20 @@ export const trainerEvent = z.discriminatedUnion('event', [
     endsAt: count,
     endsBecause: z.string(),
   }),
+  /** What of a stage's encodings is kept already; `stale` names files that changed since theirs were made. */
+  z.looseObject({
+    ...lineHead,
+    event: z.literal('cache'),
+    kind: z.enum(['latents', 'text']),
+    folder: z.string(),
+    wanted: count,
+    lookedAt: count,
+    found: count,
+    unread: count,
+    stale: z.array(z.string()),
+  }),
+  /** A kept encoding that is not used, or a cache that is no longer written. */
+  z.looseObject({ ...lineHead, event: z.literal('cacheProblem'), message: z.string() }),
   z.looseObject({ ...lineHead, event: z.literal('started'), step: count, steps: count }),
   z.looseObject({
     ...lineHead,
@@ -239,6 +253,8 @@ export const runIdentity = z.strictObject({
     weights: z.string().nullable(),
     /** Folder with `config.json` and weights of the autoencoder of a diffusion stage. */
     vae: z.string().nullable(),
+    /** Folder of the caches; null for one beside the data. */
+    cache: z.string().nullable().default(null),
     /** Checkpoint folder whose optimiser state a branch takes over; null starts a new optimiser. */
     state: z.string().nullable(),
     data: z.string().nullable(),

@@ -16,7 +16,7 @@ export function contentHash(stage: Stage, parts: { data: string | null; weightsS
     ...settings,
     init: { ...stage.init, weights: null },
     vae: { ...stage.vae, weights: null },
-    data: { ...stage.data, source: null },
+    data: { ...stage.data, source: null, cacheFolder: null },
   }
   const hash = createHash('sha256')
   hash.update(JSON.stringify(sorted(withoutAddresses)))
@@ -75,6 +75,8 @@ function addAnnotation(hash: Hash, root: string, annotation: string): void {
 function addFolder(hash: Hash, folder: string, source: string): void {
   for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const path = join(folder, entry.name)
+    // What is derived from the clips lies beside them.
+    if (entry.name === '.stagewright') continue
     if (entry.isDirectory()) addFolder(hash, path, source)
     else if (existsSync(path)) {
       hash.update(`${relative(source, path)}\0`)

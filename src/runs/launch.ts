@@ -49,6 +49,7 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
   const vaeAddress = stage.kind === 'vae' || stage.vae.weights === randomWeights ? null : stage.vae.weights
   const vae = vaeAddress === null ? undefined : findWeights(vaeAddress, 'ema', where)
   const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
+  const cache = stage.data.cacheFolder === null ? null : resolve(world.cwd, stage.data.cacheFolder)
   const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
   const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)
   const same = options.reuse ? await sameRun(hash, world) : undefined
@@ -59,7 +60,7 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
     recipe: options.recipe ?? null,
     verb: options.verb,
     parent: weights?.parent ?? null,
-    inputs: { weights: weights?.path ?? null, vae: vae?.path ?? null, state: options.state ?? null, data },
+    inputs: { weights: weights?.path ?? null, vae: vae?.path ?? null, state: options.state ?? null, data, cache },
     contentHash: hash,
   })
   return { run, handOff, found: 'new' }

@@ -22,7 +22,7 @@ function made(stage: string, second: number): Run {
     recipe: null,
     verb: 'train',
     parent: null,
-    inputs: { weights: null, vae: null, state: null, data: null },
+    inputs: { weights: null, vae: null, state: null, data: null, cache: null },
     contentHash: 'x',
   } as const
   const now = new Date(Date.UTC(2026, 10, 25, 6, 1, second))

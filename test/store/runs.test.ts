@@ -16,7 +16,7 @@ const identity = {
   recipe: null,
   verb: 'train',
   parent: null,
-  inputs: { weights: null, vae: null, state: null, data: null },
+  inputs: { weights: null, vae: null, state: null, data: null, cache: null },
   contentHash: 'x',
 } as const
 

@@ -242,10 +242,15 @@ def _key(source: Path, files: Sequence[SourceFile]) -> str:
     digest.update(json.dumps([FORMAT, str(os.path.abspath(source))]).encode())
     for file in files:
         digest.update(str(file.root).encode() + b"\0")
-        stamped = [file.annotation] if file.annotation else [path for path in sorted(file.root.rglob("*")) if path.is_file()]
+        stamped = [file.annotation] if file.annotation else _clips_and_captions(file.root)
         for path in stamped:
             digest.update(_stamp(path, with_head=file.annotation is not None))
     return digest.hexdigest()
+
+
+def _clips_and_captions(folder: Path) -> list[Path]:
+    endings = VIDEO_ENDINGS | IMAGE_ENDINGS | {".txt"}
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in endings and path.is_file()]
 
 
 def _stamp(path: Path, *, with_head: bool) -> bytes:

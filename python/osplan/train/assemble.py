@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from osplan.data.latents import LatentCache
 from osplan.diffusion.objective import Objective, build_objective
 from osplan.diffusion.settings import ObjectiveSettings
 from osplan.domain.errors import UserError
@@ -21,9 +23,10 @@ from osplan.models.inpaint import extend_to_inpaint
 from osplan.models.opensora import OpenSora
 from osplan.models.registry import build_model, init_weights
 from osplan.parallel.world import World, join_world, leave_world
-from osplan.train.architecture import transformer_config, vae_config
+from osplan.train.architecture import RANDOM_WEIGHTS, transformer_config, vae_config
 from osplan.train.attempt import Attempt, End
 from osplan.train.autoencoder import Autoencoder, is_autoencoder, latent_channels
+from osplan.train.caches import open_latents
 from osplan.train.checkpoint import WEIGHTS, latest_checkpoint, read_checkpoint
 from osplan.train.clips import TrainingClips, open_clips
 from osplan.train.diffusion_task import DiffusionTask, Encoders
@@ -35,8 +38,6 @@ from osplan.train.task import Task
 from osplan.train.text import Texts
 from osplan.train.vae_task import VaeTask
 
-RANDOM_WEIGHTS = "random"
-"""`vae.weights` of a stage that is only tried."""
 RANDOM_STEPS = 100
 
 
@@ -51,11 +52,13 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
     if stage.memory.tf32:
         torch.set_float32_matmul_precision("high")
     world = join_world(stage.memory.device, stage.memory.threads)
+    latents: LatentCache | None = None
     try:
         _announce(world, port)
         torch.manual_seed(seed_for(stage.seed or 0, "process", world.rank))
         refuse_unsupported(stage)
-        clips = open_clips(stage, identity["inputs"]["data"], world, port)
+        latents = open_latents(stage, identity["inputs"], partial(_cache_problem, port))
+        clips = open_clips(stage, identity["inputs"]["data"], world, port, latents)
         port.emit("data", **clips.report)
         task = build_task(stage, identity["inputs"], clips, world.device, port)
         loop = Loop(Attempt(live, stage_hash, task, clips, world, port, run, attempt))
@@ -68,7 +71,13 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
         _restore(loop, run, identity, world, port)
         return loop.train()
     finally:
+        if latents is not None:
+            latents.store.close()
         leave_world()
+
+
+def _cache_problem(port: Any, message: str) -> None:
+    port.emit("cacheProblem", message=message)
 
 
 def _announce(world: World, port: Any) -> None:
@@ -139,7 +148,9 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
     _check_latents(vae, stage, inputs["vae"])
     config = transformer_config(stage)
     model = _started(config, stage, inputs["weights"], port, device)
-    return DiffusionTask(stage, model, config, Encoders(vae, Texts(stage, device)), stage_objective(stage), clips.held_out, device)
+    return DiffusionTask(
+        stage, model, config, Encoders(vae, Texts(stage, device), clips.latents), stage_objective(stage), clips.held_out, device
+    )
 
 
 def _check_latents(vae: Autoencoder, stage: Stage, source: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from osplan.data.annotations import read_entries
 from osplan.data.decoding import ClipError
-from osplan.data.latents import LatentCache
+from osplan.data.latents import LatentCache, latent_coverage
 from osplan.data.loading import ClipReader, Sample, TrainingLoader, stacked
 from osplan.data.order import ClipOrder
 from osplan.data.selection import Chosen, ChosenClips, Selection, choose, held_out_places
@@ -27,6 +27,7 @@ class TrainingClips:
 
     def __init__(self, loader: TrainingLoader, held_out: list[Batch], whole_clips: list[Batch], report: Mapping[str, Any]) -> None:
         self.loader, self.held_out, self.whole_clips, self.report = loader, held_out, whole_clips, report
+        self.latents = loader.latents
 
     def take(self) -> Batch:
         """The next micro-batch.
@@ -109,6 +110,8 @@ def open_clips(stage: Stage, source: str | None, world: World, port: Any, latent
     training, held_out, selection = split(stage, source)
     global_batch = stage.batch.per_device * stage.batch.accumulate * world.size
     report = data_report(stage, training, held_out, selection, global_batch)
+    if latents is not None and world.is_first:
+        port.emit("cache", kind="latents", folder=str(latents.store.folder), **latent_coverage(latents, training).as_json())
     reader = ClipReader(training, stage)
     order = ClipOrder(training.buckets, global_batch, stage.data.seed)
 

@@ -118,12 +118,16 @@ class DiffusionTask:
 
     def _kept(self, stage: Stage, batch: Batch, names: Sequence[str]) -> Posterior:
         """Moments that are kept; those that are not yet are made from the pixels, and kept from then on."""
+        latents = self.encoders.latents
         found = list(batch.moments)
-        for row, known in enumerate(found):
-            if known is None:
+        for row, name in enumerate(names):
+            if found[row] is None and latents is not None:
+                # Clips are read ahead: meanwhile an earlier step may have made it.
+                found[row] = latents.find(name)
+            if found[row] is None:
                 found[row] = moments = self._one_by_one(stage, batch.pixels_BCTHW[row : row + 1])[0]
-                if self.encoders.latents is not None:
-                    self.encoders.latents.keep(names[row], moments)
+                if latents is not None:
+                    latents.keep(name, moments)
         return Posterior(torch.stack([one.to(self.device) for one in found if one is not None]))
 
     @torch.no_grad()

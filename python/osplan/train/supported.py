@@ -58,6 +58,13 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     yield "data.imagesPerClip", data.images_per_clip, data.images_per_clip > 0, "images are not trained jointly with clips"
     mixed = not data.group_by_shape and not stage.shape.fixed
     yield "data.groupByShape", data.group_by_shape, mixed, "batches always hold clips of one shape"
+    is_cached = data.cache != "off"
+    yield "data.cache", data.cache, is_cached and is_vae, "an autoencoder trains on pixels; use off"
+    draws_crops = data.crop == "random" and (stage.shape.fixed or data.crop_size is not None)
+    one_view = is_cached and not is_vae and data.cache_variants == 1
+    several = "a cache keeps one view of each clip; set data.cacheVariants to 2 or more, or data.cache to off"
+    yield "data.crop", data.crop, one_view and draws_crops, several
+    yield "data.flip", data.flip, one_view and 0 < data.flip < 1, several
     second = text.second_encoder is not None and model.class_ != "SparseUMMDiT" and not is_vae
     yield "text.secondEncoder", text.second_encoder, second, "only SparseUMMDiT reads a pooled caption"
     yield "scaleLearningRate", stage.scale_learning_rate, stage.scale_learning_rate, "write the learning rate you want"

@@ -202,6 +202,8 @@ export class RunFold {
       case 'phaseProof':
       case 'latents':
       case 'skippedClips':
+      case 'cache':
+      case 'cacheProblem':
       case 'heartbeat':
         return
       default:

@@ -1,0 +1,176 @@
+import os
+import shutil
+
+import pytest
+import torch
+
+from osplan.data.latents import latent_coverage
+from osplan.data.synthetic import write_data_set
+from osplan.domain.errors import UserError
+from osplan.domain.stage import decode_stage
+from osplan.parallel.world import World
+from osplan.train.assemble import build_task
+from osplan.train.caches import derived_folder, open_latents
+from osplan.train.clips import open_clips
+from osplan.train.task import MicroBatch
+
+CPU = torch.device("cpu")
+ALONE = World(0, 1, 0, CPU, 1)
+
+
+@pytest.fixture(scope="session")
+def some_clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    write_data_set(folder, 6, 3)
+    return folder
+
+
+@pytest.fixture
+def clips(some_clips, tmp_path):
+    shutil.copytree(some_clips, tmp_path / "clips")
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def whole_clips(stage_json):
+    """A stage whose clips are as long as the files: with and without a cache it sees the same frames."""
+
+    def build(**data):
+        return decode_stage(stage_json(shape={"frames": 33, "height": 32, "width": 32}, data={"fps": 16, "workers": 0, **data}))
+
+    return build
+
+
+def inputs_of(clips, cache=None):
+    return {"data": str(clips), "cache": cache, "vae": None, "weights": None, "state": None}
+
+
+def trained(stage, inputs, recorder, steps=6):
+    """Losses of some micro-batches, the encodings made for them, and the cache that was left."""
+    problems = []
+    latents = open_latents(stage, inputs, problems.append)
+    clips = open_clips(stage, inputs["data"], ALONE, recorder, latents)
+    task = build_task(stage, inputs, clips, CPU, recorder)
+    made = []
+    encode = task.encoders.vae.encode
+    task.encoders.vae.encode = lambda video: made.append(len(video)) or encode(video)
+    losses = [task.losses(stage, task.model, clips.take(), MicroBatch(step, 0, 0, 1)).loss.item() for step in range(1, steps + 1)]
+    if latents is not None:
+        latents.store.close()
+    assert not problems
+    return losses, sum(made), latents
+
+
+class Port:
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def emit(self, event, **fields):
+        self.said.append((event, fields))
+
+
+def test_losses_with_an_empty_a_filling_and_a_full_cache_are_those_without(clips, whole_clips):
+    inputs, settings = inputs_of(clips), {"cacheVariants": 1}
+    without, encoded, _ = trained(whole_clips(cache="off"), inputs, Port())
+    first, made, cache = trained(whole_clips(cache="latents", **settings), inputs, Port())
+    assert first == without
+    assert encoded == 12
+    assert made == 6
+    again, made, _ = trained(whole_clips(cache="latents", **settings), inputs, Port())
+    assert again == without
+    assert made == 0
+    assert cache.store.folder.parent == clips / ".stagewright"
+    assert len(list(cache.store.folder.glob("*.safetensors"))) == 1
+
+
+def test_what_is_kept_are_moments_so_that_every_step_draws_its_own_sample(clips, whole_clips):
+    stage = whole_clips(cache="latents")
+    _, _, cache = trained(stage, inputs_of(clips), Port())
+    (name, *_) = cache.store.names()
+    assert cache.find(name).shape == (2 * stage.vae.latent_channels, 9, 4, 4)
+
+
+def test_a_full_cache_needs_no_pixels_and_a_half_full_one_only_those_it_lacks(clips, whole_clips):
+    stage = whole_clips(cache="latents")
+    trained(stage, inputs_of(clips), Port(), steps=1)
+    mixed, made, _ = trained(stage, inputs_of(clips), Port(), steps=3)
+    assert made == 4
+    latents = open_latents(stage, inputs_of(clips), print)
+    loader = open_clips(stage, str(clips), ALONE, Port(), latents)
+    assert all(loader.take().pixels_BCTHW.is_meta for _ in range(3))
+    without, _, _ = trained(whole_clips(cache="off"), inputs_of(clips), Port(), steps=3)
+    assert mixed == without
+
+
+def test_views_are_kept_apart(clips, whole_clips):
+    stage = whole_clips(cache="latents", cacheVariants=3, crop="random", flip=0.5)
+    first, made, cache = trained(stage, inputs_of(clips), Port(), steps=12)
+    again, remade, _ = trained(stage, inputs_of(clips), Port(), steps=12)
+    assert first == again
+    assert 6 < made <= 18
+    assert remade == 0
+    assert len(cache.store) == made
+
+
+@pytest.mark.parametrize("change", ["content", "weights", "size", "precision", "frames"])
+def test_what_changes_the_result_is_never_taken_from_the_cache(clips, whole_clips, stage_json, change):
+    stage, inputs = whole_clips(cache="latents"), inputs_of(clips)
+    trained(stage, inputs, Port())
+    changed = decode_stage(
+        stage_json(
+            shape={"frames": 17 if change == "frames" else 33, "height": 48 if change == "size" else 32, "width": 32},
+            data={"fps": 16, "workers": 0, "cache": "latents"},
+            seed=stage.seed + 1 if change == "weights" else stage.seed,
+            memory={"vaePrecision": "bf16" if change == "precision" else "fp32"},
+        )
+    )
+    if change == "content":
+        one, other = sorted((clips / "clips").glob("*.mp4"))[:2]
+        shutil.copyfile(other, one)
+    _, made, _ = trained(changed, inputs, Port())
+    assert made == (0 if change == "content" else 6)
+    assert trained(changed, inputs, Port())[1] == 0
+
+
+def test_a_clip_that_changed_is_named_as_stale_and_encoded_anew(clips, whole_clips):
+    stage, inputs = whole_clips(cache="latents"), inputs_of(clips)
+    trained(stage, inputs, Port())
+    clip = sorted((clips / "clips").glob("*.mp4"))[0]
+    other = clips / "other"
+    write_data_set(other, 1, 77)
+    facts = clip.stat()
+    clip.write_bytes(next((other / "clips").glob("*.mp4")).read_bytes())
+    os.utime(clip, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    port = Port()
+    _, made, _ = trained(stage, inputs, port)
+    (said,) = [fields for event, fields in port.said if event == "cache"]
+    assert said["stale"] == [str(clip)]
+    assert (said["wanted"], said["found"]) == (6, 5)
+    assert made == 1
+    port = Port()
+    trained(stage, inputs, port, steps=1)
+    (said,) = [fields for event, fields in port.said if event == "cache"]
+    assert (said["found"], said["stale"]) == (6, [])
+
+
+def test_a_larger_data_set_is_looked_at_in_even_steps(clips, whole_clips):
+    stage = whole_clips(cache="latents")
+    _, _, cache = trained(stage, inputs_of(clips), Port())
+    training = open_clips(stage, str(clips), ALONE, Port(), cache).loader.reader.clips
+    coverage = latent_coverage(cache, training, limit=3)
+    assert (coverage.wanted, coverage.looked_at, coverage.found) == (6, 3, 3)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_trains(clips, whole_clips, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="expected a folder for the cache") as refused:
+        open_latents(whole_clips(cache="latents"), inputs_of(clips, str(tmp_path / "file" / "cache")), print)
+    assert refused.value.code == "CACHE_FOLDER"
+
+
+def test_the_cache_lies_beside_the_clips_or_where_it_is_put(clips, tmp_path):
+    assert derived_folder(str(clips), None) == clips / ".stagewright"
+    assert derived_folder(str(clips / "merge_data.txt"), None) == clips / ".stagewright"
+    assert derived_folder(str(clips), str(tmp_path / "elsewhere")) == tmp_path / "elsewhere"
