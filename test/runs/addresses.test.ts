@@ -53,7 +53,7 @@ describe('what an address stands for', () => {
     writeFileSync(join(cwd, 'one.yaml'), 'formatVersion: 1\nname: r\nstages: [{ name: only, steps: 3 }]\n')
     context = { cwd, runsFolder: join(cwd, 'runs') }
     const place = { runsFolder: context.runsFolder, now: new Date(0), random: (digits: number) => 'a'.repeat(digits), socketFolder: cwd }
-    const inputs = { weights: null, vae: null, state: null, data: null }
+    const inputs = { weights: null, vae: null, state: null, data: null, cache: null }
     id = createRun(place, { ...defaultStage('two'), steps: 7 }, { recipe: null, verb: 'train', parent: null, inputs, contentHash: 'x' }).id
   })
 
