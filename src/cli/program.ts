@@ -8,6 +8,7 @@ import { doctorCommand } from './doctor.ts'
 import { driveChainCommand } from './drive-chain.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
+import { lineageCommand } from './lineage.ts'
 import { lintCommand } from './lint.ts'
 import { parityCommand } from './parity.ts'
 import { planCommand } from './plan.ts'
@@ -31,6 +32,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     ...runCommands(world),
     replayCommand(world),
     runsCommand(world),
+    lineageCommand(world),
     diffCommand(world),
     lintCommand(world),
     stagesCommand(world),
