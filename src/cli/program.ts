@@ -62,7 +62,18 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
       throw usageError(message, args, commands)
     })
   for (const command of commands) program.command(command)
+  leaveHelpUnwritten(program)
   await program.parseAsync()
+}
+
+/**
+ * Yargs writes the help of each command it runs and keeps it for a failure that nothing handles. `fail` handles all of ours, and that
+ * help costs more than listing a weight file. Its own types leave these methods out.
+ */
+function leaveHelpUnwritten(program: object): void {
+  const { getInternalMethods } = program as { getInternalMethods?: () => { getUsageInstance(): { cacheHelpMessage(): void } } }
+  const usage = getInternalMethods?.call(program).getUsageInstance()
+  if (usage) usage.cacheHelpMessage = () => undefined
 }
 
 function usageError(message: string, args: readonly string[], commands: readonly CommandModule[]): UserError {

@@ -1,19 +1,14 @@
-import { existsSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
-import { execa } from 'execa'
-import { z } from 'zod'
-import { findPython } from '../bridge/environment.ts'
+import { resolve } from 'node:path'
 import { UserError } from '../domain/errors.ts'
-import { loadPlan } from '../weights/load-plan.ts'
 import { moduleTree } from '../weights/module-tree.ts'
 import { parseNameMap } from '../weights/name-map.ts'
-import { diffLines, findingLines, planLines, treeLines } from '../weights/text.ts'
+import { diffLines, findingLines, treeLines } from '../weights/text.ts'
 import { verifyWeights } from '../weights/verify.ts'
 import { diffWeights } from '../weights/weight-diff.ts'
 import { weightSet } from '../weights/weight-set.ts'
 import { type World, writeJson, writeLines } from './terminal.ts'
 
-type Use = 'ema' | 'raw' | undefined
+export type Use = 'ema' | 'raw' | undefined
 
 export interface ListArguments {
   path: string
@@ -35,19 +30,6 @@ export interface WeightDiffArguments {
   use: Use
   full: boolean
   json: boolean
-}
-
-export interface WeightCheckArguments {
-  folder: string
-  accept: string[]
-  use: Use
-  full: boolean
-  json: boolean
-}
-
-export interface ConvertArguments {
-  file: string
-  out: string
 }
 
 const formatVersion = 1
@@ -89,48 +71,4 @@ export function diff({ a, b, map, use, full, json }: WeightDiffArguments, world:
 /** JSON has no infinity; a distance from weights that are all zero is one. */
 function withTags(value: object): unknown {
   return JSON.parse(JSON.stringify(value, (_, part) => (part === Number.POSITIVE_INFINITY ? { $f: 'inf' } : part)))
-}
-
-/** Exit code 1 where a tensor is neither exact nor accepted. */
-export async function check({ folder, accept, use, full, json }: WeightCheckArguments, world: World): Promise<void> {
-  const set = weightSet(resolve(world.cwd, folder), use)
-  const { shapes, constants } = z
-    .strictObject({ shapes: z.record(z.string(), z.array(z.int())), constants: z.array(z.string()) })
-    .parse(await askPython(['check', dirname(set.path)], world))
-  const free = new Set(constants)
-  const wanted = new Map(Object.entries(shapes).filter(([name]) => !free.has(name)))
-  const available = new Map([...set.tensors].filter(([name]) => !free.has(name)))
-  const plan = loadPlan(wanted, available, accept)
-  if (json) writeJson(world.stdout, { formatVersion, path: set.path, ...plan })
-  else writeLines(world.stdout, planLines(plan, full))
-  if (plan.refused.length > 0) world.setExitCode(1)
-}
-
-export async function convert({ file, out }: ConvertArguments, world: World): Promise<void> {
-  const answer = z
-    .strictObject({ taken: z.string(), tensors: z.int(), files: z.array(z.string()) })
-    .parse(await askPython(['convert', resolve(world.cwd, file), resolve(world.cwd, out)], world))
-  writeLines(world.stdout, [`${answer.tensors} tensors of ${answer.taken}`, ...answer.files.map((path) => `wrote ${path}`)])
-}
-
-const pythonError = z.object({ error: z.object({ code: z.string(), message: z.string(), hint: z.string() }) })
-
-/** One question to `osplan.weights_tool`. What it calls a person's mistake is thrown as UserError. */
-async function askPython(question: readonly string[], world: World): Promise<unknown> {
-  const { python, pythonPath } = findPython(packageRoot(), world.env)
-  const { stdout, stderr, exitCode } = await execa(python, ['-m', 'osplan.weights_tool', ...question], { cwd: pythonPath, reject: false })
-  const last = stdout.trim().split('\n').at(-1) ?? ''
-  if (exitCode !== 0 && exitCode !== 2) throw new Error(`osplan.weights_tool ended with ${exitCode}:\n${stderr}`)
-  const answer: unknown = JSON.parse(last)
-  const mistake = pythonError.safeParse(answer)
-  if (!mistake.success) return answer
-  const { code, message, hint } = mistake.data.error
-  throw new UserError(code, message, { hint })
-}
-
-/** The package's own folder, from the sources or from the bundle. */
-function packageRoot(): string {
-  let folder = import.meta.dirname
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder)
-  return folder
 }

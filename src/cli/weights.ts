@@ -1,7 +1,8 @@
 import type { CommandModule } from 'yargs'
 import type { World } from './terminal.ts'
 
-import type { ConvertArguments, ListArguments, VerifyArguments, WeightCheckArguments, WeightDiffArguments } from './weights-run.ts'
+import type { ConvertArguments, WeightCheckArguments } from './weights-check-run.ts'
+import type { ListArguments, VerifyArguments, WeightDiffArguments } from './weights-run.ts'
 
 const json = { type: 'boolean', default: false, describe: 'as JSON' } as const
 const full = { type: 'boolean', default: false, describe: 'every line' } as const
@@ -94,7 +95,7 @@ function checkCommand(world: World): CommandModule<object, WeightCheckArguments>
         .option('use', use)
         .option('full', full)
         .option('json', json),
-    handler: async (args) => (await import('./weights-run.ts')).check(args, world),
+    handler: async (args) => (await import('./weights-check-run.ts')).check(args, world),
   }
 }
 
@@ -108,6 +109,6 @@ function convertCommand(world: World): CommandModule<object, ConvertArguments> {
         demandOption: true,
         describe: 'a .safetensors file, or a folder where config.json lies beside the pickle',
       }),
-    handler: async (args) => (await import('./weights-run.ts')).convert(args, world),
+    handler: async (args) => (await import('./weights-check-run.ts')).convert(args, world),
   }
 }
