@@ -19,6 +19,7 @@ import type { TrainingWorld } from './run-world.ts'
 import { runsCommand } from './runs.ts'
 import { scriptCommand } from './script.ts'
 import { stagesCommand } from './stages.ts'
+import { suggestCommand } from './suggest.ts'
 import { superviseCommand } from './supervise.ts'
 import { trainCommand } from './train.ts'
 import { weightsCommand } from './weights.ts'
@@ -28,6 +29,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
   const commands = [
     quickstartCommand(world),
     planCommand(world),
+    suggestCommand(world),
     trainCommand(world),
     ...runCommands(world),
     replayCommand(world),
