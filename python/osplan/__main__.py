@@ -1,6 +1,7 @@
 """`python -m osplan`: the program a launcher starts. It builds the parts and ends with one recorded reason."""
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -21,8 +22,40 @@ def main(arguments: list[str]) -> int:
     train = commands.add_parser("train", help="one attempt at the stage of a run folder, on every rank torchrun starts")
     train.add_argument("run", type=Path)
     train.add_argument("--attempt", type=int, required=True)
+    commands.add_parser("cache", help="fills the caches of a stage; the request comes on stdin, events go to stdout, both as JSON")
     options = parser.parse_args(arguments)
+    if options.command == "cache":
+        return fill_caches()
     return train_run(options.run.resolve(), options.attempt)
+
+
+def fill_caches() -> int:
+    """Answers one request `{stage, inputs, verify}` with lines of JSON, the last of them `filled` or `failed`."""
+    # Libraries may print; stdout carries events alone.
+    events = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def say(event: str, **fields: Any) -> None:
+        events.write(json.dumps(tagged({"event": event, **fields})) + "\n")
+        events.flush()
+
+    from osplan.domain.errors import UserError
+    from osplan.domain.protocol import tagged
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    request = json.loads(sys.stdin.read())
+    try:
+        from osplan.domain.stage import decode_stage
+        from osplan.train.cache_build import build_caches
+
+        say("filled", **build_caches(decode_stage(request["stage"]), request["inputs"], say, verify=request["verify"]))
+        return 0
+    except UserError as refused:
+        say("failed", code=refused.code, message=refused.message, hint=refused.hint)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def train_run(run: Path, attempt: int) -> int:

@@ -154,7 +154,7 @@ class TensorStore:
 
     def bytes_on_disk(self) -> int:
         """Of all shards."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors")) if self.folder.is_dir() else 0
+        return sum(path.stat().st_size for path in self.folder.glob("[!.]*.safetensors")) if self.folder.is_dir() else 0
 
     # --- reading --------------------------------------------------------------------------------------------------
 

@@ -144,13 +144,23 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
                 "name the weights of a WFVAEModel or a CausalVAEModel",
             )
         return VaeTask(stage, model, config, clips.held_out, clips.whole_clips, device)  # type: ignore[arg-type]
-    vae = random_vae(stage, device, port) if stage.vae.weights == RANDOM_WEIGHTS else load_vae(inputs["vae"], stage, device, port)
-    _check_latents(vae, stage, inputs["vae"])
+    vae = stage_autoencoder(stage, inputs, device, port)
     config = transformer_config(stage)
     model = _started(config, stage, inputs["weights"], port, device)
     return DiffusionTask(
         stage, model, config, Encoders(vae, Texts(stage, device), clips.latents), stage_objective(stage), clips.held_out, device
     )
+
+
+def stage_autoencoder(stage: Stage, inputs: Mapping[str, Any], device: torch.device, port: Any) -> Autoencoder:
+    """The frozen autoencoder of a diffusion stage, the same whenever it is made.
+
+    Raises UserError VAE_MISSING, VAE_RANDOM or LATENT_CHANNELS.
+    """
+    torch.manual_seed(seed_for(stage.seed or 0, "weights"))
+    vae = random_vae(stage, device, port) if stage.vae.weights == RANDOM_WEIGHTS else load_vae(inputs["vae"], stage, device, port)
+    _check_latents(vae, stage, inputs["vae"])
+    return vae
 
 
 def _check_latents(vae: Autoencoder, stage: Stage, source: Any) -> None:

@@ -42,7 +42,7 @@ def open_latents(
     if stage.data.cache == "off" or stage.kind == "vae" or inputs["data"] is None:
         return None
     derived = derived_folder(inputs["data"], inputs.get("cache"))
-    _check_writable(derived)
+    check_writable(derived)
     hashes = hashes or FileHashes(derived)
     description = latent_description(stage, inputs["vae"], hashes)
     store = TensorStore(described_folder(derived, "latents", description), description, report)
@@ -79,7 +79,11 @@ def autoencoder_identity(stage: Stage, vae: str | None, hashes: FileHashes) -> d
     return {"weights": weights, "config": described, "haarConstant": stage.compat.haar_constant}
 
 
-def _check_writable(derived: Path) -> None:
+def check_writable(derived: Path) -> None:
+    """Makes the folder of the caches.
+
+    Raises UserError CACHE_FOLDER where nothing can be written there.
+    """
     try:
         derived.mkdir(parents=True, exist_ok=True)
         problem = None if os.access(derived, os.W_OK | os.X_OK) else "a folder that cannot be written"

@@ -21,7 +21,7 @@ from osplan.diffusion.settings import TRAIN_STEPS
 from osplan.domain.stage import Stage
 from osplan.models.posterior import Posterior
 from osplan.parallel.world import World
-from osplan.train.autoencoder import Autoencoder, decoded, encoded, latent_channels, latent_size
+from osplan.train.autoencoder import Autoencoder, clip_moments, decoded, latent_channels, latent_size, posterior_of
 from osplan.train.known_frames import Encode, drawn_condition, preview_condition
 from osplan.train.pixels import normalised, write_video
 from osplan.train.precision import autocast, autocast_to
@@ -102,19 +102,13 @@ class DiffusionTask:
         return encode
 
     def _encode(self, stage: Stage, pixels_BCTHW: Tensor) -> Posterior:
-        return Posterior(self._one_by_one(stage, pixels_BCTHW)) if self.device.type == "cpu" else self._together(stage, pixels_BCTHW)
-
-    def _together(self, stage: Stage, pixels_BCTHW: Tensor) -> Posterior:
+        """Clips together on a GPU, where that is faster."""
+        if self.device.type == "cpu":
+            return Posterior(clip_moments(self.encoders.vae, pixels_BCTHW, stage.memory, self.device))
         return self._posterior(stage, normalised(pixels_BCTHW, self.device))
 
-    def _one_by_one(self, stage: Stage, pixels_BCTHW: Tensor) -> Tensor:
-        """Moments that do not depend on which clips came together, as a convolution's last bits do."""
-        return torch.cat([self._together(stage, one).moments for one in pixels_BCTHW.split(1)])
-
     def _posterior(self, stage: Stage, video_BCTHW: Tensor) -> Posterior:
-        with autocast_to(stage.memory.vae_precision, self.device):
-            posterior = encoded(self.encoders.vae, video_BCTHW, in_chunks=stage.memory.vae_tiling)
-        return Posterior(posterior.moments.float())
+        return posterior_of(self.encoders.vae, video_BCTHW, stage.memory, self.device)
 
     def _kept(self, stage: Stage, batch: Batch, names: Sequence[str]) -> Posterior:
         """Moments that are kept; those that are not yet are made from the pixels, and kept from then on."""
@@ -125,7 +119,7 @@ class DiffusionTask:
                 # Clips are read ahead: meanwhile an earlier step may have made it.
                 found[row] = latents.find(name)
             if found[row] is None:
-                found[row] = moments = self._one_by_one(stage, batch.pixels_BCTHW[row : row + 1])[0]
+                found[row] = moments = clip_moments(self.encoders.vae, batch.pixels_BCTHW[row : row + 1], stage.memory, self.device)[0]
                 if latents is not None:
                     latents.keep(name, moments)
         return Posterior(torch.stack([one.to(self.device) for one in found if one is not None]))

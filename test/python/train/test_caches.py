@@ -1,19 +1,27 @@
+import fcntl
+import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from osplan.data import tensor_store
 from osplan.data.latents import latent_coverage
 from osplan.data.synthetic import write_data_set
 from osplan.domain.errors import UserError
 from osplan.domain.stage import decode_stage
 from osplan.parallel.world import World
 from osplan.train.assemble import build_task
+from osplan.train.cache_build import build_caches
 from osplan.train.caches import derived_folder, open_latents
 from osplan.train.clips import open_clips
 from osplan.train.task import MicroBatch
 
+PYTHON = Path(__file__).parents[3] / "python"
 CPU = torch.device("cpu")
 ALONE = World(0, 1, 0, CPU, 1)
 
@@ -45,10 +53,10 @@ def inputs_of(clips, cache=None):
     return {"data": str(clips), "cache": cache, "vae": None, "weights": None, "state": None}
 
 
-def trained(stage, inputs, recorder, steps=6):
+def trained(stage, inputs, recorder, steps=6, problems=None):
     """Losses of some micro-batches, the encodings made for them, and the cache that was left."""
-    problems = []
-    latents = open_latents(stage, inputs, problems.append)
+    met = [] if problems is None else problems
+    latents = open_latents(stage, inputs, met.append)
     clips = open_clips(stage, inputs["data"], ALONE, recorder, latents)
     task = build_task(stage, inputs, clips, CPU, recorder)
     made = []
@@ -57,7 +65,7 @@ def trained(stage, inputs, recorder, steps=6):
     losses = [task.losses(stage, task.model, clips.take(), MicroBatch(step, 0, 0, 1)).loss.item() for step in range(1, steps + 1)]
     if latents is not None:
         latents.store.close()
-    assert not problems
+    assert met == [] or problems is not None
     return losses, sum(made), latents
 
 
@@ -174,3 +182,108 @@ def test_the_cache_lies_beside_the_clips_or_where_it_is_put(clips, tmp_path):
     assert derived_folder(str(clips), None) == clips / ".stagewright"
     assert derived_folder(str(clips / "merge_data.txt"), None) == clips / ".stagewright"
     assert derived_folder(str(clips), str(tmp_path / "elsewhere")) == tmp_path / "elsewhere"
+
+
+def built(stage, inputs, **options):
+    said = []
+    return build_caches(stage, inputs, lambda event, **fields: said.append((event, fields)), **options)["latents"], said
+
+
+def test_a_cache_that_was_built_before_is_all_that_training_needs(clips, whole_clips):
+    stage, inputs = whole_clips(cache="latents", cacheVariants=2, crop="random"), inputs_of(clips)
+    done, said = built(stage, inputs)
+    assert (done["wanted"], done["found"], done["made"], done["damaged"]) == (12, 0, 12, [])
+    assert done["bytes"] > 0
+    assert said[0][0] == "filling"
+    again, _ = built(stage, inputs)
+    assert (again["found"], again["made"]) == (12, 0)
+    losses, made, _ = trained(stage, inputs, Port())
+    assert made == 0
+    shutil.rmtree(done["folder"])
+    assert trained(stage, inputs, Port())[0] == losses
+
+
+def test_a_build_that_finds_changed_bytes_makes_those_entries_anew(clips, whole_clips):
+    stage, inputs = whole_clips(cache="latents"), inputs_of(clips)
+    done, _ = built(stage, inputs)
+    (shard,) = Path(done["folder"]).glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 255
+    shard.write_bytes(content)
+    checked, said = built(stage, inputs, verify=True)
+    assert (checked["found"], checked["made"], len(checked["refused"])) == (5, 1, 1)
+    assert ("verified", {"kind": "latents", "read": 6, "right": 5}) in said
+    assert built(stage, inputs, verify=True)[0]["refused"] == []
+
+
+def test_damaged_clips_are_named_and_refused_above_their_share(clips, whole_clips):
+    broken = sorted((clips / "clips").glob("*.mp4"))[0]
+    broken.write_bytes(broken.read_bytes()[:800])
+    with pytest.raises(UserError, match="1 of 6 clips could not be decoded, limit 5%"):
+        built(whole_clips(cache="latents"), inputs_of(clips))
+    done, _ = built(whole_clips(cache="latents", maxSkippedShare=0.5), inputs_of(clips))
+    assert [clip["path"] for clip in done["damaged"]] == [str(broken)]
+    assert (done["found"], done["made"]) == (5, 0)
+
+
+def test_two_builds_at_once_and_a_stage_without_cache_are_refused(clips, whole_clips):
+    (clips / ".stagewright").mkdir()
+    with open(clips / ".stagewright" / "cache.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError) as busy:
+            built(whole_clips(cache="latents"), inputs_of(clips))
+    assert busy.value.code == "CACHE_BUSY"
+    with pytest.raises(UserError) as off:
+        built(whole_clips(cache="off"), inputs_of(clips))
+    assert off.value.code == "CACHE_OFF"
+
+
+def test_a_full_disk_ends_a_build_with_what_to_do(clips, whole_clips, monkeypatch):
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensor_store, "_write_shard", no_room)
+    with pytest.raises(UserError, match="No space left") as full:
+        built(whole_clips(cache="latents"), inputs_of(clips))
+    assert full.value.code == "CACHE_WRITE"
+
+
+def test_training_goes_on_with_a_full_disk_and_says_so_once(clips, whole_clips, monkeypatch):
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    without, _, _ = trained(whole_clips(cache="off"), inputs_of(clips), Port(), steps=3)
+    monkeypatch.setattr(tensor_store, "_write_shard", no_room)
+    monkeypatch.setattr(tensor_store, "SHARD_BYTES", 1)
+    problems = []
+    losses, _, _ = trained(whole_clips(cache="latents"), inputs_of(clips), Port(), steps=3, problems=problems)
+    assert losses == without
+    assert len(problems) == 1
+
+
+def test_a_build_killed_at_any_moment_goes_on_and_ends_with_the_same_entries(clips, whole_clips, stage_json):
+    request = {
+        "stage": stage_json(
+            shape={"frames": 33, "height": 32, "width": 32},
+            data={"fps": 16, "workers": 0, "cache": "latents", "cacheVariants": 20, "crop": "random"},
+        ),
+        "inputs": inputs_of(clips),
+        "verify": False,
+    }
+    slow = "from osplan.data import tensor_store; tensor_store.SHARD_BYTES = 1; from osplan.__main__ import main; main(['cache'])"
+    environment = {**os.environ, "PYTHONPATH": str(PYTHON), "OMP_NUM_THREADS": "1"}
+    counts = []
+    for lines in (2, 3):
+        process = subprocess.Popen([sys.executable, "-c", slow], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+        process.stdin.write(json.dumps(request))
+        process.stdin.close()
+        for _ in range(lines):
+            process.stdout.readline()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        counts.append(len(list((clips / ".stagewright").glob("latents-*/[!.]*.safetensors"))))
+    stage = decode_stage(request["stage"])
+    done, _ = built(stage, inputs_of(clips), verify=True)
+    assert 0 < counts[0] <= counts[1] < 120
+    assert (done["found"], done["made"], done["refused"]) == (counts[1], 120 - counts[1], [])
