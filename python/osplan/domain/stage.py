@@ -394,15 +394,52 @@ class Compat:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Watch:
+    """`incidents.watch` of a stage."""
+
+    warmup_steps: int
+    """Steps at the start and after a phase change that rules learn from before they judge spikes [step]."""
+    quiet_steps: int
+    """Steps after a changed learning rate, a continue or a roll-back in which only a lasting spike counts [step]."""
+    loss_spike: float | None
+    """Deviations above its usual at which the loss, normalised by time bin, is a spike; half of it where it lasts."""
+    gradient_spike: float | None
+    """Deviations above its usual at which the gradient norm is a spike; half of it where it lasts."""
+    spike_ratio: float
+    """Least factor above its usual for a spike, however small the deviations are."""
+    block_steps: int
+    """Steps whose mean is one level: of the loss, of step time, of memory [step]."""
+    divergence: float | None
+    """Factor above its lowest level at which the loss diverges, over two blocks and beyond its noise."""
+    plateau: int | None
+    """Held-out measurements without a gain of half a percent that make a plateau."""
+    dead_gradient: float | None
+    """Share of its usual under which the gradient norm is dead, over five steps."""
+    discriminator_steps: int | None
+    """Discriminator steps over which it must neither always win nor see no difference [step]."""
+    slow_steps: float | None
+    """Factor above its usual at which step time is slow, over two blocks."""
+    memory_growth: float | None
+    """Share by which memory may grow without a pause over five blocks or more."""
+    stuck_seconds: float | None
+    """Longest time without any progress of a rank before the stacks of all ranks are dumped [s]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Incidents:
     """`incidents` of a stage."""
 
     policy: Literal["stop", "skip", "rollback"]
     """What a non-finite loss or gradient leads to."""
+    on_spike: Literal["note", "clip", "skip", "rollback", "stop"]
+    """What a spike or a divergence leads to; `clip` cuts the gradient to its usual norm."""
     max_retries: int
     """Skips or roll-backs before the run stops."""
+    forget_steps: int | None
+    """Steps without an incident after which retries count from 0 again; null never forgets [step]."""
     learning_rate_cut: float
     """Factor on the learning rate after a roll-back."""
+    watch: Watch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -522,8 +559,23 @@ LIVE_PATHS = frozenset(
         "objective.adversarialWeight",
         "objective.discriminatorLearningRate",
         "incidents.policy",
+        "incidents.onSpike",
         "incidents.maxRetries",
+        "incidents.forgetSteps",
         "incidents.learningRateCut",
+        "incidents.watch.warmupSteps",
+        "incidents.watch.quietSteps",
+        "incidents.watch.lossSpike",
+        "incidents.watch.gradientSpike",
+        "incidents.watch.spikeRatio",
+        "incidents.watch.blockSteps",
+        "incidents.watch.divergence",
+        "incidents.watch.plateau",
+        "incidents.watch.deadGradient",
+        "incidents.watch.discriminatorSteps",
+        "incidents.watch.slowSteps",
+        "incidents.watch.memoryGrowth",
+        "incidents.watch.stuckSeconds",
         "checkpoint.everySteps",
         "checkpoint.everyMinutes",
         "checkpoint.keepLast",

@@ -1080,6 +1080,95 @@ const compat = z
   })
   .prefault({})
 
+/** Thresholds of the rules that watch a run. Null switches a rule off. `docs/incidents.md` has what each was measured to find. */
+const watch = z
+  .strictObject({
+    warmupSteps: field(positiveInt.default(50), {
+      group: 'bookkeeping',
+      kind: 'additive',
+      unit: 'step',
+      impact: 'live',
+      meaning: 'steps at the start and after a phase change that rules learn from before they judge spikes',
+    }),
+    quietSteps: field(count.default(20), {
+      group: 'bookkeeping',
+      kind: 'additive',
+      unit: 'step',
+      impact: 'live',
+      meaning: 'steps after a changed learning rate, a continue or a roll-back in which only a lasting spike counts',
+    }),
+    lossSpike: field(positive.nullable().default(7), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'deviations above its usual at which the loss, normalised by time bin, is a spike; half of it where it lasts',
+    }),
+    gradientSpike: field(positive.nullable().default(7), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'deviations above its usual at which the gradient norm is a spike; half of it where it lasts',
+    }),
+    spikeRatio: field(positive.default(2.5), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'least factor above its usual for a spike, however small the deviations are',
+    }),
+    blockSteps: field(positiveInt.default(50), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      unit: 'step',
+      impact: 'live',
+      meaning: 'steps whose mean is one level: of the loss, of step time, of memory',
+    }),
+    divergence: field(positive.nullable().default(1.25), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'factor above its lowest level at which the loss diverges, over two blocks and beyond its noise',
+    }),
+    plateau: field(positiveInt.nullable().default(8), {
+      group: 'bookkeeping',
+      kind: 'additive',
+      impact: 'live',
+      meaning: 'held-out measurements without a gain of half a percent that make a plateau',
+    }),
+    deadGradient: field(positive.nullable().default(0.001), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'share of its usual under which the gradient norm is dead, over five steps',
+    }),
+    discriminatorSteps: field(positiveInt.nullable().default(100), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      unit: 'step',
+      impact: 'live',
+      meaning: 'discriminator steps over which it must neither always win nor see no difference',
+    }),
+    slowSteps: field(positive.nullable().default(2), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'factor above its usual at which step time is slow, over two blocks',
+    }),
+    memoryGrowth: field(positive.nullable().default(0.2), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'share by which memory may grow without a pause over five blocks or more',
+    }),
+    stuckSeconds: field(positive.nullable().default(600), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      unit: 's',
+      impact: 'live',
+      meaning: 'longest time without any progress of a rank before the stacks of all ranks are dumped',
+    }),
+  })
+  .prefault({})
+
 const incidents = z
   .strictObject({
     policy: field(z.enum(['stop', 'skip', 'rollback']).default('stop'), {
@@ -1088,11 +1177,24 @@ const incidents = z
       impact: 'live',
       meaning: 'what a non-finite loss or gradient leads to',
     }),
+    onSpike: field(z.enum(['note', 'clip', 'skip', 'rollback', 'stop']).default('note'), {
+      group: 'bookkeeping',
+      kind: 'choice',
+      impact: 'live',
+      meaning: 'what a spike or a divergence leads to; `clip` cuts the gradient to its usual norm',
+    }),
     maxRetries: field(count.default(3), {
       group: 'bookkeeping',
       kind: 'additive',
       impact: 'live',
       meaning: 'skips or roll-backs before the run stops',
+    }),
+    forgetSteps: field(positiveInt.nullable().default(1000), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      unit: 'step',
+      impact: 'live',
+      meaning: 'steps without an incident after which retries count from 0 again; null never forgets',
     }),
     learningRateCut: field(share.default(0.5), {
       group: 'bookkeeping',
@@ -1100,6 +1202,7 @@ const incidents = z
       impact: 'live',
       meaning: 'factor on the learning rate after a roll-back',
     }),
+    watch,
   })
   .prefault({})
 
