@@ -77,6 +77,20 @@ def _sweep(question: str) -> Callable[..., Any]:
     return answer
 
 
+def _monitor(stage: dict[str, Any], journal: str) -> dict[str, Any]:
+    """What the rules of the watch say of a run's journal."""
+    from pathlib import Path
+
+    from osplan.domain.stage import decode_stage
+    from osplan.domain.watch.journal import JournalWatch, events_of
+    from osplan.domain.watch.watch import rules_as_json
+
+    decoded = decode_stage(stage)
+    watched = JournalWatch(decoded.incidents.watch)
+    alerts = [alert.as_json() for event in events_of(Path(journal)) for alert in watched.event(event)]
+    return {"alerts": alerts, "steps": watched.steps, "everySteps": decoded.log_every, "rules": rules_as_json()}
+
+
 def _camel(name: str) -> str:
     from osplan.domain.protocol import camel
 
@@ -107,6 +121,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "plan": _plan,
     "dataCheck": _data_check,
     "dataInit": _data_init,
+    "monitor": _monitor,
     "sweepAsk": _sweep("ask"),
     "sweepReport": _sweep("report"),
     "sweepTell": _sweep("tell"),

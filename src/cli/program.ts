@@ -10,6 +10,7 @@ import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
 import { lineageCommand } from './lineage.ts'
 import { lintCommand } from './lint.ts'
+import { monitorCommand } from './monitor.ts'
 import { parityCommand } from './parity.ts'
 import { planCommand } from './plan.ts'
 import { quickstartCommand } from './quickstart.ts'
@@ -33,6 +34,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     trainCommand(world),
     ...runCommands(world),
     replayCommand(world),
+    monitorCommand(world),
     runsCommand(world),
     lineageCommand(world),
     diffCommand(world),

@@ -1,12 +1,11 @@
-import { join, resolve } from 'node:path'
-import { Interpreter } from '../bridge/interpreter.ts'
+import { resolve } from 'node:path'
 import { latentShape } from '../domain/shapes.ts'
 import type { Finding, StageSide } from '../domain/stage/origin.ts'
 import type { Stage } from '../domain/stage/schema.ts'
-import { makeFolder } from '../store/files.ts'
 import { type LoadPlan, loadPlan } from '../weights/load-plan.ts'
 import { weightSet } from '../weights/weight-set.ts'
 import { findWeights } from './hand-off.ts'
+import { ask } from './questions.ts'
 import type { RunsWorld } from './world.ts'
 
 /** What Python says of a stage before it trains. */
@@ -51,17 +50,6 @@ export interface StagePlan {
   readonly findings: readonly Finding[]
 }
 
-let interpreter: Promise<Interpreter> | undefined
-
-/** The interpreter of this process; one question after another. */
-function opened(world: RunsWorld): Promise<Interpreter> {
-  if (!interpreter) {
-    makeFolder(world.socketFolder)
-    interpreter = Interpreter.open(world.python(), join(world.socketFolder, `interpreter-${process.pid}.log`))
-  }
-  return interpreter
-}
-
 /** What every rule makes of a stage's data, from its metadata alone. */
 export interface DataReport {
   readonly entries: number
@@ -91,19 +79,19 @@ export interface DataReport {
 
 /** Checks the data of a stage. Raises UserErrors DATA_…. */
 export async function checkStageData(stage: Stage, source: string, world: RunsWorld): Promise<DataReport> {
-  return (await (await opened(world)).invoke('dataCheck', { stage, source: resolve(world.cwd, source) })) as DataReport
+  return (await ask('dataCheck', { stage, source: resolve(world.cwd, source) }, world)) as DataReport
 }
 
 /** Writes upstream's list file and annotation for a folder of clips; returns what was written. */
 export async function initData(folder: string, world: RunsWorld): Promise<Readonly<Record<string, unknown>>> {
-  return (await (await opened(world)).invoke('dataInit', { folder: resolve(world.cwd, folder) })) as Readonly<Record<string, unknown>>
+  return (await ask('dataInit', { folder: resolve(world.cwd, folder) }, world)) as Readonly<Record<string, unknown>>
 }
 
 /** Plans one stage. What it says of parameters, learning rate, memory and data comes from Python and nowhere else. */
 export async function planStage(side: StageSide, world: RunsWorld): Promise<StagePlan> {
   const { stage } = side
   const source = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
-  const answers = (await (await opened(world)).invoke('plan', { stage, source })) as StageAnswers
+  const answers = (await ask('plan', { stage, source }, world)) as StageAnswers
   const { parallel, batch } = stage
   const ranks = (parallel.nodes * parallel.processes) / parallel.sequence
   const latent = latentOf(stage)

@@ -431,12 +431,8 @@ class Incidents:
 
     policy: Literal["stop", "skip", "rollback"]
     """What a non-finite loss or gradient leads to."""
-    on_spike: Literal["note", "clip", "skip", "rollback", "stop"]
-    """What a spike or a divergence leads to; `clip` cuts the gradient to its usual norm."""
     max_retries: int
     """Skips or roll-backs before the run stops."""
-    forget_steps: int | None
-    """Steps without an incident after which retries count from 0 again; null never forgets [step]."""
     learning_rate_cut: float
     """Factor on the learning rate after a roll-back."""
     watch: Watch
@@ -559,9 +555,7 @@ LIVE_PATHS = frozenset(
         "objective.adversarialWeight",
         "objective.discriminatorLearningRate",
         "incidents.policy",
-        "incidents.onSpike",
         "incidents.maxRetries",
-        "incidents.forgetSteps",
         "incidents.learningRateCut",
         "incidents.watch.warmupSteps",
         "incidents.watch.quietSteps",

@@ -6,7 +6,7 @@ checkpoint, as the trainer does.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ def number(value: Any) -> float:
 
 
 def events_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of a journal; a torn last line and lines that are no event are passed over."""
+    """Whole lines of a journal; a torn last line and lines that are no event are passed over. A run not started has none."""
+    if not path.exists():
+        return
     with open(path, "rb") as lines:
         for line in lines:
             if not line.endswith(b"\n"):
@@ -118,9 +120,3 @@ def events_of(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(event, dict) and "event" in event:
                 yield event
-
-
-def alerts_of(events: Iterable[Mapping[str, Any]], thresholds: Thresholds) -> list[Alert]:
-    """Everything the rules say of a journal, in its order."""
-    watched = JournalWatch(thresholds)
-    return [alert for event in events for alert in watched.event(event)]
