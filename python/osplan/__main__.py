@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,36 @@ def main(arguments: list[str]) -> int:
     train.add_argument("run", type=Path)
     train.add_argument("--attempt", type=int, required=True)
     commands.add_parser("cache", help="fills the caches of a stage; the request comes on stdin, events go to stdout, both as JSON")
+    commands.add_parser("sample", help="samples of trained weights; the request comes on stdin, events go to stdout, both as JSON")
     options = parser.parse_args(arguments)
     if options.command == "cache":
-        return fill_caches()
+        return answer_request(fill_caches)
+    if options.command == "sample":
+        return answer_request(sample_weights)
     return train_run(options.run.resolve(), options.attempt)
 
 
-def fill_caches() -> int:
-    """Answers one request `{stage, inputs, verify}` with lines of JSON, the last of them `filled` or `failed`."""
+def fill_caches(request: Mapping[str, Any], say: Callable[..., None]) -> None:
+    """Fills the caches of a request `{stage, inputs, verify}`; the last event is `filled`."""
+    from osplan.domain.stage import decode_stage
+    from osplan.train.cache_build import build_caches
+
+    say("filled", **build_caches(decode_stage(request["stage"]), request["inputs"], say, verify=request["verify"]))
+
+
+def sample_weights(request: Mapping[str, Any], say: Callable[..., None]) -> None:
+    """Writes the samples of a request, one event `sample` each; the last event is `sampled`."""
+    from osplan.bridge import Silent
+    from osplan.train.samples import sample
+
+    written = sample(request, Silent())
+    for entry in written:
+        say("sample", **entry)
+    say("sampled", count=len(written))
+
+
+def answer_request(work: Callable[[Mapping[str, Any], Callable[..., None]], None]) -> int:
+    """Answers the request on stdin with lines of JSON; where a person must mend something the last of them is `failed`."""
     # Libraries may print; stdout carries events alone.
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -44,12 +67,8 @@ def fill_caches() -> int:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
-    request = json.loads(sys.stdin.read())
     try:
-        from osplan.domain.stage import decode_stage
-        from osplan.train.cache_build import build_caches
-
-        say("filled", **build_caches(decode_stage(request["stage"]), request["inputs"], say, verify=request["verify"]))
+        work(json.loads(sys.stdin.read()), say)
         return 0
     except UserError as refused:
         say("failed", code=refused.code, message=refused.message, hint=refused.hint)

@@ -93,6 +93,15 @@ const textEncoder: FlagField = {
   write: ({ text: { encoder } }) => encoder,
 }
 
+/** Upstream's adapters have an alpha equal to their rank. */
+const adapterRank: FlagField = {
+  read: (value) => ({ 'lora.rank': value, 'lora.alpha': value }),
+  write: fieldReader('lora.rank'),
+}
+
+/** Read by a branch’s trainer of adapters only, so it is never written: the flag itself is kept. */
+const baseOfAdapters: FlagField = { ...address('init.weights'), write: () => undefined }
+
 const squareSize: FlagField = {
   read: (value) => ({ 'shape.height': value, 'shape.width': value }),
   write: ({ shape: { height, width } }) => (height === width ? height : undefined),
@@ -155,6 +164,7 @@ const diffusionFlags: ReadonlyMap<string, FlagField> = new Map(
     text_encoder_name_1: textEncoder,
     text_encoder_name_2: address('text.secondEncoder'),
     pretrained: address('init.weights'),
+    model_base: baseOfAdapters,
     resume_from_checkpoint: address('init.continueFrom'),
     data: address('data.source'),
     data_path: address('data.source'),
@@ -234,7 +244,7 @@ const diffusionFlags: ReadonlyMap<string, FlagField> = new Map(
     enable_tiling: either('memory.vaeTiling', true, false),
     offload_ema: either('memory.offload', true, false),
     lora_rank: same('lora.rank'),
-    rank: same('lora.rank'),
+    rank: adapterRank,
     lora_alpha: same('lora.alpha'),
     seed: same('seed'),
     checkpointing_steps: same('checkpoint.everySteps'),

@@ -256,13 +256,13 @@ class Lora:
     """`lora` of a stage."""
 
     rank: int | None
-    """Rank of low-rank adapters; null trains the weights themselves."""
+    """Rank of low-rank adapters beside the frozen weights; null trains the weights themselves."""
     alpha: float
     """Scale of the adapters, divided by the rank."""
     dropout: float
     """Dropout inside the adapters."""
     targets: tuple[str, ...]
-    """Names of the linear layers that get adapters."""
+    """Endings of the names of the linear layers that get adapters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -478,6 +478,16 @@ class Samples:
     """Strength of classifier-free guidance."""
     sampler: Literal["auto", "ddim", "euler-ancestral", "flow-euler"]
     """Sampler; auto: ddim or flow-euler by the objective."""
+    guidance_rescale: float | None
+    """Share of the guided prediction that is scaled back to the spread of the prompted one; null: as upstream, 0.7 for v1.5, else 0."""
+    flow_shift: float | None
+    """Rectified flow: above 1 spends more sampler steps near noise; null: as upstream, 7 for v1.5, else 1."""
+    weights: Literal["ema", "raw", "both"]
+    """Weights that are sampled: the moving average where one is kept, the raw ones, or each in turn."""
+    task: Literal["auto", "t2v", "i2v", "transition", "continuation"]
+    """Inpaint: what the samples know: nothing, the first frame, first and last, or the first quarter; auto: the mask trained most."""
+    from_: tuple[str, ...]
+    """Inpaint: image or clip each prompt goes on from, `FIRST,LAST` for two images of a transition; empty: held-out clips."""
     fps: float
     """Frame rate of the written files [frame/s]."""
 
@@ -515,7 +525,7 @@ class Stage:
     text: Text
     objective: Objective
     trainable: tuple[str, ...]
-    """What is trained: `all`, parts (`blocks[4:8]`, `attention.self`, `embeddings`, `norms`, `vae.encoder`), name patterns; `-` before one takes it away."""
+    """What is trained: `all`, parts (`blocks[4:8]`, `attention.self`, `embeddings`, `norms`, `vae.encoder`, `lora`), name patterns; `-` before one takes it away; with `lora.rank` the adapters alone are chosen from."""
     phases: tuple[Phase, ...]
     """Changes of `trainable` at a step, a share of the stage, or when the held-out loss has levelled off."""
     lora: Lora
@@ -580,6 +590,10 @@ LIVE_PATHS = frozenset(
         "samples.steps",
         "samples.guidanceScale",
         "samples.sampler",
+        "samples.guidanceRescale",
+        "samples.flowShift",
+        "samples.weights",
+        "samples.task",
         "logEvery",
     }
 )

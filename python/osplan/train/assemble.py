@@ -23,6 +23,7 @@ from osplan.models.inpaint import extend_to_inpaint
 from osplan.models.opensora import OpenSora
 from osplan.models.registry import build_model, init_weights
 from osplan.parallel.world import World, join_world, leave_world
+from osplan.train.adapters import add_adapters
 from osplan.train.architecture import RANDOM_WEIGHTS, transformer_config, vae_config
 from osplan.train.attempt import Attempt, End
 from osplan.train.autoencoder import Autoencoder, is_autoencoder, latent_channels
@@ -175,6 +176,8 @@ def _started(config: Mapping[str, Any], stage: Stage, weights: str | None, port:
     init_weights(model)
     if weights is not None:
         load_weights(model, Path(weights), stage.init.accept, "weights", port)
+    if stage.lora.rank is not None:
+        add_adapters(model, stage.lora, seed_for(stage.seed or 0, "adapters"))
     if hasattr(model, "recompute"):
         model.recompute = stage.memory.checkpointing  # type: ignore[assignment]
     _compile(model, stage)
@@ -188,6 +191,20 @@ def _compile(model: nn.Module, stage: Stage) -> None:
     elif stage.memory.compile == "blocks":
         for block in model.blocks:  # type: ignore[union-attr]
             block.compile()
+
+
+def trained_model(folder: Path, stage: Stage, device: torch.device, port: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a folder in diffusers' layout with its weights, in evaluation mode, and its config.json.
+
+    Raises UserError WEIGHTS_MISSING where there is no config.json, and those of `load_weights`.
+    """
+    config = _config_of(str(folder))
+    if config is None:
+        raise UserError("WEIGHTS_MISSING", f"{folder}: expected config.json beside the weights, got none", "use a checkpoint's `model/`")
+    config = _with_compat(config, stage)
+    model = build_model(config)
+    load_weights(model, folder, [], "weights", port)
+    return model.to(device).eval().requires_grad_(False), config
 
 
 def _with_compat(config: Mapping[str, Any], stage: Stage) -> dict[str, Any]:

@@ -3,6 +3,8 @@
     checkpoints/step-00000100/
         model/      config.json, diffusion_pytorch_model.safetensors        upstream's layout
         model_ema/  the same for the moving average
+        adapter/    adapter_config.json, adapter_model.safetensors              peft's layout, where adapters are trained; model/ has them
+        adapter_ema/                                                            merged into the frozen base
         state/      state.json, optimizer.safetensors, rank-0.safetensors, …
         manifest.json   written last: sizes and hashes of all the others
 
@@ -30,8 +32,19 @@ from osplan.domain.protocol import FORMAT_VERSION, tagged
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MANIFEST = "manifest.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 REPLACED = ".replaced"
 """Ending of a checkpoint that one of the same step takes the place of."""
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters of a model whose base is frozen, by peft's names."""
+
+    config: Mapping[str, Any]
+    """peft's adapter_config.json."""
+    raw: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class Checkpoint:
     """Everything else, as JSON."""
     held_out: Mapping[str, Any] | None
     stage_hash: str
+    adapters: Adapters | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,8 @@ def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
     if checkpoint.ema is not None:
         _save(temporary / "model_ema" / WEIGHTS, checkpoint.ema)
         _save_json(temporary / "model_ema" / "config.json", checkpoint.config)
+    if checkpoint.adapters is not None:
+        _save_adapters(temporary, checkpoint.adapters)
     _save(temporary / "state" / "optimizer.safetensors", checkpoint.optimizer)
     for name, tensors in checkpoint.extra.items():
         _save(temporary / "state" / f"{name}.safetensors", tensors)
@@ -141,6 +157,14 @@ def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
     _sync_folder(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     return Written(checkpoint.step, target, sum(entry["bytes"] for entry in files.values()), files[handed_on]["sha256"])
+
+
+def _save_adapters(folder: Path, adapters: Adapters) -> None:
+    for name, tensors in (("adapter", adapters.raw), ("adapter_ema", adapters.ema)):
+        if tensors is not None:
+            (folder / name).mkdir(mode=0o700)
+            _save(folder / name / ADAPTER_WEIGHTS, tensors)
+            _save_json(folder / name / "adapter_config.json", adapters.config)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -218,6 +242,9 @@ class Restored:
     rank: dict[str, Tensor] | None
     """This rank's generators; None where the checkpoint knows fewer ranks."""
     state: dict[str, Any]
+    adapters: dict[str, Tensor] | None = None
+    """Adapters by peft's names; None where the run trained the weights themselves."""
+    adapters_ema: dict[str, Tensor] | None = None
 
 
 def read_checkpoint(folder: Path, rank: int) -> Restored:
@@ -250,7 +277,13 @@ def read_checkpoint(folder: Path, rank: int) -> Restored:
         extra={path.stem: load_file(path) for path in state.glob("*.safetensors") if path.name not in own},
         rank=load_file(mine) if mine.is_file() else None,
         state=json.loads((state / "state.json").read_text()),
+        adapters=_adapters(folder / "adapter"),
+        adapters_ema=_adapters(folder / "adapter_ema"),
     )
+
+
+def _adapters(folder: Path) -> dict[str, Tensor] | None:
+    return load_file(folder / ADAPTER_WEIGHTS) if folder.is_dir() else None
 
 
 def prune(run: Path, keep_last: int | None, keep_best: int) -> list[Path]:

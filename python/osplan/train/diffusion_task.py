@@ -25,7 +25,7 @@ from osplan.train.autoencoder import Autoencoder, clip_moments, decoded, latent_
 from osplan.train.known_frames import Encode, drawn_condition, preview_condition
 from osplan.train.pixels import normalised, write_video
 from osplan.train.precision import autocast, autocast_to
-from osplan.train.preview import preview_sampler
+from osplan.train.preview import named_clip, preview_mask, preview_sampler
 from osplan.train.seeds import generator_for, micro_batch_generator
 from osplan.train.task import Batch, Measured, MicroBatch, StepLoss
 from osplan.train.text import TextStates
@@ -224,7 +224,10 @@ class DiffusionTask:
             return preview_sampler(stage)(predict, latent_size(self.encoders.vae, pixels), generator, self.device)
 
     def _preview_pixels(self, stage: Stage, count: int) -> Tensor:
-        """Held-out clips of the stage's shape, in turn; grey where there are none. Text-to-video takes only their shape."""
+        """Named clips, else held-out ones of the stage's shape, in turn; grey where there are none. Text-to-video takes their shape."""
+        if self.is_inpainting and stage.samples.from_:
+            named = [named_clip(stage, source, preview_mask(stage)) for source in stage.samples.from_]
+            return torch.stack([named[number % len(named)] for number in range(count)])
         shape = stage.shape
         wanted = (3, shape.frames, shape.height, shape.width)
         clips = [clip for batch in self.held_out for clip in batch.pixels_BCTHW if tuple(clip.shape) == wanted]

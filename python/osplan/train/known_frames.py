@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from osplan.data.inpaint_masks import MaskKind, compressed_mask, draw_frames, draw_kind, frame_mask, masked_pixels
+from osplan.data.inpaint_masks import compressed_mask, draw_frames, draw_kind, frame_mask, masked_pixels
 from osplan.domain.stage import Stage
 from osplan.train.pixels import normalised
+from osplan.train.preview import known_places, preview_mask
 
 IMAGE_RATIOS = {"t2iv": 0.0, "clear": 0.0}
 """Masks of a single frame: known or not, each as often."""
@@ -36,12 +37,9 @@ def drawn_condition(stage: Stage, pixels_BCTHW: Tensor, encode: Encode, generato
 
 
 def preview_condition(stage: Stage, pixels_BCTHW: Tensor, encode: Encode, generator: Generator, device: torch.device) -> Tensor:
-    """The same for the kind of mask that is trained most; frames left to chance are the first quarter."""
-    frames = pixels_BCTHW.shape[2]
-    ratios = stage.objective.mask_ratios
-    kind: MaskKind = max(ratios, key=lambda name: ratios[name])  # type: ignore[assignment]
-    known = list(range(max(1, frames // 4))) if kind in ("continuation", "random_temporal") else []
-    masks = [frame_mask(kind, frames, known)] * len(pixels_BCTHW)
+    """The same for the mask of the stage's previews."""
+    frames, kind = pixels_BCTHW.shape[2], preview_mask(stage)
+    masks = [frame_mask(kind, frames, known_places(kind, frames))] * len(pixels_BCTHW)
     return _condition(stage, pixels_BCTHW, masks, encode, generator, device, noisy=False)
 
 

@@ -1,8 +1,8 @@
 """Which parameters train, named the way a recipe names them, and the learning rate each group gets.
 
 A selector is `all`, a part (`embeddings`, `norms`, `biases`, `attention.self`, `attention.cross`, `feedforward`, `head`,
-`vae.encoder`, `vae.decoder`), blocks by depth (`blocks[0:4]`, `blocks[-1]`), or a glob over parameter names. A leading `-`
-takes away what it names; selectors apply in order.
+`vae.encoder`, `vae.decoder`, `lora`), blocks by depth (`blocks[0:4]`, `blocks[-1]`), or a glob over parameter names. A leading `-`
+takes away what it names; selectors apply in order. Where a stage has adapters, they alone are chosen from.
 """
 
 import re
@@ -23,6 +23,7 @@ PARTS: dict[str, re.Pattern[str]] = {
     "attention.cross": re.compile(r"\.attn2\.|\.add_[qkv]_proj|\.to_add_out"),
     "feedforward": re.compile(r"\.ff(_enc)?\."),
     "head": re.compile(r"^(proj_out|scale_shift_table|norm_out|norm_final)"),
+    "lora": re.compile(r"\.lora_[AB]\."),
     "vae.encoder": re.compile(r"^(encoder|quant_conv)\b"),
     "vae.decoder": re.compile(r"^(decoder|post_quant_conv)\b"),
 }
@@ -66,13 +67,17 @@ def _named(names: Sequence[str], selector: str) -> set[str]:
     else:
         found = {name for name in names if fnmatchcase(name, selector)}
     if not found:
-        known = ", ".join(["all", "blocks[a:b]", *PARTS])
+        known = "write `lora: { rank: 16 }`, then it names the adapters" if selector == "lora" else _known()
         raise UserError(
             "TRAINABLE_UNKNOWN",
             f"trainable: expected a part or a pattern of this model, got `{selector}`",
-            f"parts: {known}; or a glob such as `*.attn1.*`",
+            known,
         )
     return found
+
+
+def _known() -> str:
+    return f"parts: {', '.join(['all', 'blocks[a:b]', *PARTS])}; or a glob such as `*.attn1.*`"
 
 
 def _at_depth(names: Sequence[str], match: re.Match[str]) -> set[str]:
@@ -85,6 +90,11 @@ def _at_depth(names: Sequence[str], match: re.Match[str]) -> set[str]:
     else:
         wanted = set(range(count)[slice(int(start) if start else None, int(stop) if stop else None)])
     return {name for name, depth in depths.items() if depth in wanted}
+
+
+def selectable(names: Sequence[str]) -> list[str]:
+    """The parameters that `trainable` chooses from: the adapters where there are some, else all."""
+    return [name for name in names if PARTS["lora"].search(name)] or list(names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from torch import nn
 from osplan.domain.schedule import Schedule
 from osplan.domain.stage import Stage
 from osplan.models.registry import build_model
+from osplan.train.adapters import planned_adapters
 from osplan.train.architecture import latent_shape, transformer_config, vae_config
-from osplan.train.parameters import groups_of, phases_of, select
+from osplan.train.parameters import groups_of, phases_of, select, selectable
 
 CURVE_POINTS = 60
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -24,11 +25,13 @@ def model_of(stage: Stage) -> nn.Module:
 def parameters(stage: Stage) -> dict[str, Any]:
     """Parameters in all, and per phase: what trains, its share, the learning rate of each group, optimiser memory in bytes."""
     model = model_of(stage)
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    base = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    adapters = planned_adapters(model, stage.lora) if stage.lora.rank is not None else {}
+    sizes = base | {name: rows * columns for name, (rows, columns) in adapters.items()}
     total = sum(sizes.values())
     phases = []
     for phase in phases_of(stage.trainable, [(entry.at, entry.trainable, entry.rewarm_steps) for entry in stage.phases], stage.steps):
-        names = select(list(sizes), phase.selectors)
+        names = select(selectable(list(sizes)), phase.selectors)
         if stage.kind == "vae" and stage.vae.freeze_encoder:
             names = [name for name in names if not name.startswith(("encoder.", "quant_conv."))]
         trainable = sum(sizes[name] for name in names)
@@ -53,7 +56,8 @@ def parameters(stage: Stage) -> dict[str, Any]:
         )
     return {
         "total": total,
-        "tensors": len(sizes),
+        "tensors": len(base),
+        "adapters": sum(sizes[name] for name in adapters),
         "shapes": {name: list(value.shape) for name, value in model.state_dict().items()},
         "phases": phases,
     }
@@ -73,15 +77,14 @@ def learning_rate_curve(stage: Stage) -> list[dict[str, float]]:
 
 def memory(stage: Stage) -> dict[str, Any]:
     """Bytes a rank needs, by part. Activations are an estimate: ±50 % until it is calibrated on the machine."""
-    model = model_of(stage)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    phases = parameters(stage)["phases"]
-    trainable = max(phase["trainable"] for phase in phases)
+    found = parameters(stage)
+    total, adapters = found["total"], found["adapters"]
+    trainable = max(phase["trainable"] for phase in found["phases"])
     parts = {
         "weights": 4 * total,
         "gradients": 4 * trainable,
         "optimizer": 8 * trainable,
-        "ema": 4 * total if stage.ema.enabled else 0,
+        "ema": 4 * (adapters or total) if stage.ema.enabled else 0,
         "activations": _activation_bytes(stage),
     }
     return {"parts": parts, "total": sum(parts.values()), "error": 0.5}

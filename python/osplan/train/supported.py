@@ -7,7 +7,7 @@ from osplan.domain.stage import Stage
 
 TRAINABLE_CLASSES = ("OpenSoraT2V_v1_3", "OpenSoraInpaint_v1_3", "OpenSoraT2V", "OpenSoraInpaint", "LatteT2V", "SparseUMMDiT")
 INPAINT_CLASSES = ("OpenSoraInpaint_v1_3", "OpenSoraInpaint")
-TRAINABLE_KINDS = ("vae", "text-to-video", "inpaint")
+TRAINABLE_KINDS = ("vae", "text-to-video", "inpaint", "lora")
 VIDEO_AUTOENCODERS = ("WFVAEModel", "CausalVAEModel")
 
 
@@ -48,7 +48,8 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     """Path, value, whether it asks for what is not done, and what that is."""
     parallel, memory, data, text, model, objective = stage.parallel, stage.memory, stage.data, stage.text, stage.model, stage.objective
     is_flow, is_vae = objective.name == "rectified-flow", stage.kind == "vae"
-    yield "lora.rank", stage.lora.rank, stage.lora.rank is not None, "adapters are not trained"
+    yield "lora.rank", stage.lora.rank, is_vae and stage.lora.rank is not None, "an autoencoder trains its own weights"
+    yield "kind", stage.kind, stage.kind == "lora" and stage.lora.rank is None, "adapters need a rank: lora: { rank: 16 }"
     yield "parallel.strategy", parallel.strategy, parallel.strategy != "ddp", "every rank keeps the whole model"
     yield "parallel.sequence", parallel.sequence, parallel.sequence > 1, "clips are not split over ranks"
     yield "parallel.tensor", parallel.tensor, parallel.tensor > 1, "layers are not split over ranks"

@@ -23,8 +23,12 @@ from osplan.train.autoencoder import Autoencoder, latent_size
 from osplan.train.optimizer import optimizer_state, restore_optimizer, set_learning_rate
 from osplan.train.pixels import normalised, psnr, write_video
 from osplan.train.precision import autocast
+from osplan.train.preview import named_clip
 from osplan.train.seeds import generator_for, micro_batch_generator
 from osplan.train.task import Batch, Measured, MicroBatch, StepLoss
+
+PREVIEWS = 2
+"""Held-out clips that are shown where none are named."""
 
 
 class VaeTask:
@@ -38,13 +42,15 @@ class VaeTask:
         held_out: Sequence[Batch],
         training: Sequence[Batch],
         device: torch.device,
+        *,
+        trains: bool = True,
     ) -> None:
-        """`held_out` are whole clips never trained on; `training` whole clips the latent statistics are measured on."""
+        """`held_out` are whole clips never trained on; `training` whole clips the latent statistics are measured on. Without training, its terms need no networks."""
         self.model, self.config, self.held_out, self.training, self.device = model, dict(config), held_out, training, device
         self.discriminator: nn.Module | None = None
         self.discriminator_optimizer: torch.optim.Optimizer | None = None
-        self.perceptual = self._perceptual(stage)
-        if stage.objective.adversarial_weight > 0:
+        self.perceptual = self._perceptual(stage) if trains else None
+        if trains and stage.objective.adversarial_weight > 0:
             self._add_discriminator(stage)
 
     def check(self, stage: Stage) -> None:
@@ -175,15 +181,17 @@ class VaeTask:
 
     @torch.no_grad()
     def sample(self, stage: Stage, folder: Path, step: int) -> list[tuple[Path, str]]:
-        """Writes held-out clips above their reconstructions."""
+        """Writes the named clips, else two held-out ones, above their reconstructions."""
+        clips = [(named_clip(stage, source, "clear"), source) for source in stage.samples.from_]
+        clips = clips or [(batch.pixels_BCTHW[0], batch.captions[0]) for batch in self.held_out[:PREVIEWS]]
         written = []
-        for number, batch in enumerate(self.held_out[:2]):
-            video = normalised(batch.pixels_BCTHW[:1], self.device)
+        for number, (pixels_CTHW, caption) in enumerate(clips):
+            video = normalised(pixels_CTHW[None], self.device)
             with autocast(stage, self.device):
                 recon = self.model.decode(self.model.encode(video).mode()).float()
             path = folder / f"step-{step:08d}-{number}.mp4"
             write_video(path, torch.cat([video, recon], dim=3)[0], stage.samples.fps)
-            written.append((path, batch.captions[0]))
+            written.append((path, caption))
         return written
 
     @torch.no_grad()

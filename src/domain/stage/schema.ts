@@ -703,7 +703,8 @@ const lora = z
       kind: 'multiplicative',
       impact: 'breaks-weights',
       upstream: ['lora_rank', 'rank'],
-      meaning: 'rank of low-rank adapters; null trains the weights themselves',
+      meaning: 'rank of low-rank adapters beside the frozen weights; null trains the weights themselves',
+      why: 'adapters need little memory and keep the parent whole; they learn less than training all weights',
     }),
     alpha: field(positive.default(16), {
       group: 'trainable parameters',
@@ -722,7 +723,7 @@ const lora = z
       group: 'trainable parameters',
       kind: 'set',
       impact: 'breaks-weights',
-      meaning: 'names of the linear layers that get adapters',
+      meaning: 'endings of the names of the linear layers that get adapters',
     }),
   })
   .prefault({})
@@ -1285,6 +1286,37 @@ const samples = z
       impact: 'live',
       meaning: 'sampler; auto: ddim or flow-euler by the objective',
     }),
+    guidanceRescale: field(share.nullable().default(null), {
+      group: 'bookkeeping',
+      kind: 'additive',
+      impact: 'live',
+      meaning: 'share of the guided prediction that is scaled back to the spread of the prompted one; null: as upstream, 0.7 for v1.5, else 0',
+    }),
+    flowShift: field(positive.nullable().default(null), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      impact: 'live',
+      meaning: 'rectified flow: above 1 spends more sampler steps near noise; null: as upstream, 7 for v1.5, else 1',
+    }),
+    weights: field(z.enum(['ema', 'raw', 'both']).default('ema'), {
+      group: 'bookkeeping',
+      kind: 'choice',
+      impact: 'live',
+      meaning: 'weights that are sampled: the moving average where one is kept, the raw ones, or each in turn',
+    }),
+    task: field(z.enum(['auto', 't2v', 'i2v', 'transition', 'continuation']).default('auto'), {
+      group: 'bookkeeping',
+      kind: 'choice',
+      impact: 'live',
+      meaning:
+        'inpaint: what the samples know: nothing, the first frame, first and last, or the first quarter; auto: the mask trained most',
+    }),
+    from: field(z.array(z.string().min(1)).default([]), {
+      group: 'bookkeeping',
+      kind: 'sequence',
+      impact: 'restart',
+      meaning: 'inpaint: image or clip each prompt goes on from, `FIRST,LAST` for two images of a transition; empty: held-out clips',
+    }),
     fps: field(positive.default(8), {
       group: 'bookkeeping',
       kind: 'multiplicative',
@@ -1366,7 +1398,7 @@ export const stageSchema = z.strictObject({
     kind: 'set',
     impact: 'restart',
     meaning:
-      'what is trained: `all`, parts (`blocks[4:8]`, `attention.self`, `embeddings`, `norms`, `vae.encoder`), name patterns; `-` before one takes it away',
+      'what is trained: `all`, parts (`blocks[4:8]`, `attention.self`, `embeddings`, `norms`, `vae.encoder`, `lora`), name patterns; `-` before one takes it away; with `lora.rank` the adapters alone are chosen from',
     why: 'freezing the lower blocks keeps what the parent learnt when data is little',
   }),
   phases: field(z.array(phase).default([]), {
