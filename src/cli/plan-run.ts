@@ -58,10 +58,10 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
   const rates = learningRate.map((point) => point.learningRate)
   const { frames, height, width } = stage.shape
   const rows: [string, string][] = [
-    ['parameters', `${millions(parameters.total)} in ${parameters.tensors} tensors`],
+    ['parameters', `${millions(parameters.total)} in ${parameters.tensors} tensors${adaptersText(stage, parameters.adapters)}`],
     ...parameters.phases.map((phase): [string, string] => {
       const when = phase.waitsForPlateau ? 'at a plateau' : `from step ${phase.start}`
-      const rest = `trains ${millions(phase.trainable)} (${(100 * phase.share).toFixed(0)} %), optimiser ${bytes(phase.optimizerBytes)}: ${phase.selectors.join(' ')}`
+      const rest = `trains ${millions(phase.trainable)} (${percent(phase.share)}), optimiser ${bytes(phase.optimizerBytes)}: ${phase.selectors.join(' ')}`
       return [parameters.phases.length > 1 ? when : 'trainable', rest]
     }),
     ['starts from', stage.init.weights === null ? 'random weights' : `${stage.init.weights} (${stage.init.use})`],
@@ -85,8 +85,18 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
   ]
 }
 
+function adaptersText({ lora }: StagePlan['stage'], count: number): string {
+  return count === 0 ? '' : `, ${millions(count)} of them adapters of rank ${lora.rank}; the rest stays frozen`
+}
+
+/** Three digits, so that the small share of adapters does not read as nothing. */
+function percent(share: number): string {
+  return `${share > 0.995 && share < 1 ? (100 * share).toFixed(2) : Number((100 * share).toPrecision(share < 0.1 ? 2 : 3))} %`
+}
+
 function millions(count: number): string {
-  return count >= 1e9 ? `${(count / 1e9).toFixed(2)} B` : `${(count / 1e6).toFixed(2)} M`
+  if (count >= 1e9) return `${(count / 1e9).toFixed(2)} B`
+  return count >= 1e5 ? `${(count / 1e6).toFixed(2)} M` : `${(count / 1e3).toFixed(1)} k`
 }
 
 function bytes(count: number): string {

@@ -160,7 +160,9 @@ export async function branchRun(parent: Run, at: number | 'best' | undefined, ch
   const checkpoint = findCheckpoint(parent, at)
   await verifyCheckpoint(checkpoint)
   const raw = weightsOf(parent, checkpoint, 'raw')
-  const stage = stageSchema.parse({ ...changed.stage, init: { ...changed.stage.init, weights: raw.path, use: 'raw' } })
+  // Adapters go on beside the base they were trained beside; `model/` holds them merged already.
+  const base = checkpoint.hasAdapters && changed.stage.lora.rank !== null ? parent.identity.inputs.weights : raw.path
+  const stage = stageSchema.parse({ ...changed.stage, init: { ...changed.stage.init, weights: base, use: 'raw' } })
   const prepared = await prepareRun(
     { ...changed, stage: withVaeOf(parent, stage) },
     { verb: 'branch', state: checkpoint.folder, recipe: parent.identity.recipe },
@@ -185,7 +187,9 @@ export async function advanceRun(
     ? stageSchema.parse({ ...next.stage, vae: { ...next.stage.vae, weights: `${parent.id}@${checkpoint.step}` } })
     : withVaeOf(parent, stage)
   const prepared = await prepareRun({ ...next, stage: withWeights }, { verb: 'advance', recipe: parent.identity.recipe }, world)
-  return { ...prepared, handOff: describeHandOff('advance', `${parent.id}@${checkpoint.step}`, withWeights) }
+  const handOff = describeHandOff('advance', `${parent.id}@${checkpoint.step}`, withWeights)
+  const merged = ['adapters merged into the weights they were trained beside']
+  return { ...prepared, handOff: checkpoint.hasAdapters ? { ...handOff, carried: [...handOff.carried, ...merged] } : handOff }
 }
 
 /** `stage:NAME` of an autoencoder means the one the parent trained with. */

@@ -13,6 +13,8 @@ export interface StageAnswers {
   readonly parameters: {
     readonly total: number
     readonly tensors: number
+    /** Parameters of low-rank adapters, which are part of the total. */
+    readonly adapters: number
     readonly shapes: Readonly<Record<string, readonly number[]>>
     readonly phases: readonly {
       readonly start: number

@@ -22,6 +22,8 @@ export interface StoredCheckpoint {
   readonly step: number
   readonly folder: string
   readonly hasEma: boolean
+  /** Whether low-rank adapters were trained: `adapter/` has them alone, `model/` merged into their base. */
+  readonly hasAdapters: boolean
   /** Held-out loss of what would be handed on; undefined where it was not measured. */
   readonly heldOutLoss: number | undefined
   readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>
@@ -53,6 +55,7 @@ function readCheckpoint(folder: string): StoredCheckpoint | undefined {
     folder,
     files,
     hasEma: Object.keys(files).some((name) => name.startsWith('model_ema/')),
+    hasAdapters: Object.keys(files).some((name) => name.startsWith('adapter/')),
     heldOutLoss: Number.isFinite(loss) ? loss : undefined,
   }
 }

@@ -190,7 +190,7 @@ class DiffusionTask:
         return (mean - self.objective.target(example.x0, noise, t_B)).square().flatten(1).mean(1)
 
     @torch.no_grad()
-    def sample(self, stage: Stage, folder: Path, step: int) -> list[tuple[Path, str]]:
+    def sample(self, stage: Stage, folder: Path, name: str) -> list[tuple[Path, str]]:
         """Writes one video per prompt, from the same noise at every step; inpainting goes on from frames of held-out clips."""
         prompts = list(stage.samples.prompts)
         if not prompts:
@@ -200,7 +200,7 @@ class DiffusionTask:
             videos = decoded(self.encoders.vae, self.encoders.vae.unscaled(latents), in_chunks=stage.memory.vae_tiling).float()
         written = []
         for number, (video, prompt) in enumerate(zip(videos, prompts, strict=True)):
-            path = folder / f"step-{step:08d}-{number}.mp4"
+            path = folder / f"{name}-{number}.mp4"
             write_video(path, video, stage.samples.fps)
             written.append((path, prompt))
         return written

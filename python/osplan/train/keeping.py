@@ -4,10 +4,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from osplan.domain.errors import UserError
+from osplan.train.adapters import adapter_config, adapter_state, by_parameter, file_name, has_adapters, load_adapters, weights_of
 from osplan.train.attempt import Attempt
-from osplan.train.checkpoint import Checkpoint, Restored, generator_states, prune, restore_generators, write_checkpoint
+from osplan.train.checkpoint import Adapters, Checkpoint, Restored, generator_states, prune, restore_generators, write_checkpoint
 from osplan.train.measuring import Measuring
 from osplan.train.optimizer import optimizer_state, restore_optimizer
+from osplan.train.parameters import selectable
 from osplan.train.trained import Trained
 
 
@@ -40,12 +45,12 @@ class Keeper:
         started = time.perf_counter()
         ranks = tuple(attempt.world.gathered(generator_states()))
         if attempt.world.is_first:
-            weights = trained.source.state_dict()
+            weights = weights_of(trained.source)
             written = write_checkpoint(
                 attempt.run,
                 Checkpoint(
                     step=trained.step, attempt=attempt.number, config=attempt.task.config, model=weights,
-                    ema=trained.ema.shadow_state(weights) if trained.ema is not None else None,
+                    ema=_averaged(trained, weights), adapters=_adapters(trained),
                     optimizer=optimizer_state(trained.optimizer), extra=attempt.task.extra_state(), ranks=ranks,
                     state=self._state(), held_out=self.measuring.last, stage_hash=attempt.stage_hash,
                 ),
@@ -78,9 +83,9 @@ class Keeper:
     def restore(self, saved: Restored, *, same_run: bool) -> None:
         """Takes over a checkpoint: all of it where the run goes on, the optimiser's state alone in a branch."""
         attempt, trained, state = self.attempt, self.trained, saved.state
-        trained.source.load_state_dict(saved.model)
-        if trained.ema is not None and saved.ema is not None:
-            trained.ema.load_state_dict({"shadow": saved.ema, **state["ema"]})
+        averages = _restore_weights(trained, saved)
+        if trained.ema is not None and averages is not None:
+            trained.ema.load_state_dict({"shadow": averages, **state["ema"]})
         if same_run:
             attempt.live.reset(state["live"])
             trained.restore(state, saved.step)
@@ -94,3 +99,44 @@ class Keeper:
         trained.clipper.restore(state["clipper"])
         attempt.task.restore_extra(saved.extra)
         self.last_step = trained.step
+
+
+def _averaged(trained: Trained, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+    """The weights with averages in place of what is averaged; None where no average is kept."""
+    if trained.ema is None:
+        return None
+    if not has_adapters(trained.source):
+        return trained.ema.shadow_state(weights)
+    with trained.ema.swapped():
+        return weights_of(trained.source)
+
+
+def _adapters(trained: Trained) -> Adapters | None:
+    if not has_adapters(trained.source):
+        return None
+    averages = {file_name(name): value for name, value in trained.ema.shadow.items()} if trained.ema is not None else None
+    return Adapters(adapter_config(trained.source), adapter_state(trained.source), averages)
+
+
+def _restore_weights(trained: Trained, saved: Restored) -> Mapping[str, Tensor] | None:
+    """Takes over the weights, or the adapters beside a base that is there already; returns the averages, which may be none.
+
+    Raises UserError BASE_CHANGED where the base is not the one the adapters were trained beside.
+    """
+    source = trained.source
+    if not has_adapters(source):
+        source.load_state_dict(saved.model)
+        return saved.ema
+    if saved.adapters is None:
+        return None
+    before, now = saved.state["phase"]["fingerprints"], trained.phase_fingerprints or {}
+    adapters = set(selectable(list(before)))
+    changed = [name for name in before if name not in adapters and now.get(name) != before[name]]
+    if changed:
+        raise UserError(
+            "BASE_CHANGED",
+            f"{changed[0]}: expected the frozen weights these adapters were trained beside, got others ({len(changed)} tensors differ)",
+            "put back the weights that init.weights names",
+        )
+    load_adapters(source, saved.adapters)
+    return None if saved.adapters_ema is None else by_parameter(source, saved.adapters_ema)

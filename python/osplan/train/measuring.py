@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -44,14 +44,20 @@ class Measuring:
             self.since_best += 1
 
     def sample(self) -> None:
-        """Sample videos of the weights that would be handed on."""
-        task, run, step = self.attempt.task, self.attempt.run, self.trained.step
+        """Sample videos of the weights that the stage names, by default those that would be handed on."""
         if self.attempt.world.is_first:
-            weights = "ema" if self.trained.ema is not None else "raw"
-            with _undisturbed(task.model), self.trained.handed_on():
-                for path, prompt in task.sample(self.attempt.stage, run / "samples", step):
-                    self.attempt.port.emit("sample", step=step, path=str(path.relative_to(run)), prompt=prompt, weights=weights)
+            wanted = self.attempt.stage.samples.weights if self.trained.ema is not None else "raw"
+            if wanted != "ema":
+                self._sample("raw", nullcontext())
+            if wanted != "raw":
+                self._sample("ema", self.trained.handed_on())
         self.attempt.world.barrier()
+
+    def _sample(self, weights: str, within: AbstractContextManager[None]) -> None:
+        task, run, step = self.attempt.task, self.attempt.run, self.trained.step
+        with _undisturbed(task.model), within:
+            for path, prompt in task.sample(self.attempt.stage, run / "samples", f"step-{step:08d}-{weights}"):
+                self.attempt.port.emit("sample", step=step, path=str(path.relative_to(run)), prompt=prompt, weights=weights)
 
     def finish(self) -> None:
         """What the task measures once, on the weights that are handed on."""

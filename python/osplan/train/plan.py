@@ -56,7 +56,7 @@ def parameters(stage: Stage) -> dict[str, Any]:
         )
     return {
         "total": total,
-        "tensors": len(base),
+        "tensors": len(sizes),
         "adapters": sum(sizes[name] for name in adapters),
         "shapes": {name: list(value.shape) for name, value in model.state_dict().items()},
         "phases": phases,

@@ -113,12 +113,13 @@ def _frames(stage: Stage, path: Path, places: list[int]) -> Tensor:
 def _last_frame(stage: Stage, path: Path) -> Tensor:
     row = probed_row(path, path.parent) or {}
     count = int(row.get("num_frames") or 1)
+    found: ClipError | None = None
     for place in range(count - 1, max(-1, count - 1 - UNCOUNTED_FRAMES), -1):
         try:
             return _decoded(stage, path, [place])[:, 0]
         except ClipError as cause:
             found = cause
-    raise UserError("SAMPLE_FROM", f"samples.from: expected a readable last frame, got: {found}", "name another file") from found
+    raise UserError("SAMPLE_FROM", f"samples.from: expected a readable last frame, got: {found}", "name another file")
 
 
 def _decoded(stage: Stage, path: Path, places: list[int]) -> Tensor:

@@ -19,7 +19,8 @@ from osplan.train.vae_task import VaeTask
 def sample(request: Mapping[str, Any], port: Any) -> list[dict[str, str]]:
     """Writes the samples a stage names from a folder of weights; returns their files and prompts.
 
-    The request: `stage` (complete), `weights` (a folder in diffusers' layout), `vae` (a folder or null), `out`, `step`.
+    The request: `stage` (complete), `weights` (a folder in diffusers' layout), `vae` (a folder or null), `out` (a folder), `name`
+    (beginning of the files' names).
     Raises UserError for weights, frames or prompts that do not fit.
     """
     stage = decode_stage(request["stage"])
@@ -29,7 +30,7 @@ def sample(request: Mapping[str, Any], port: Any) -> list[dict[str, str]]:
         torch.set_num_threads(stage.memory.threads)
     task = _task(stage, request, _device(stage), port)
     with torch.no_grad():
-        written = task.sample(stage, Path(request["out"]), request["step"])
+        written = task.sample(stage, Path(request["out"]), request["name"])
     return [{"path": str(path), "prompt": prompt} for path, prompt in written]
 
 

@@ -111,8 +111,8 @@ class Task(Protocol):
         """What the held-out loss is compared with: predicting zero, swapped captions, a clip's mean colour."""
         ...
 
-    def sample(self, stage: Stage, folder: Path, step: int) -> list[tuple[Path, str]]:
-        """Writes sample videos; returns their paths and prompts."""
+    def sample(self, stage: Stage, folder: Path, name: str) -> list[tuple[Path, str]]:
+        """Writes sample videos `NAME-0.mp4`, …; returns their paths and prompts."""
         ...
 
     def finish(self, stage: Stage) -> Mapping[str, Any]:

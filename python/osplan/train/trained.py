@@ -10,7 +10,7 @@ from osplan.domain.schedule import Schedule
 from osplan.train.attempt import Attempt
 from osplan.train.ema import Ema
 from osplan.train.optimizer import Clipper, build_optimizer, optimizer_state, restore_optimizer
-from osplan.train.parameters import Phase, groups_of, phases_of, select, set_trainable
+from osplan.train.parameters import Phase, groups_of, phases_of, select, selectable, set_trainable
 from osplan.train.proof import compare, fingerprints
 
 
@@ -26,7 +26,8 @@ class Trained:
         self.phase = 0
         self.phase_started = 1
         settings = attempt.stage.ema
-        self.ema = Ema(dict(self.source.named_parameters()), settings) if settings.enabled else None
+        averaged = {name: self.source.get_parameter(name) for name in selectable(self.names)}
+        self.ema = Ema(averaged, settings) if settings.enabled else None
         self.clipper = Clipper(attempt.stage.clip)
         self.rate_factor = 1.0
         """Product of the cuts after roll-backs."""
@@ -49,7 +50,7 @@ class Trained:
         """Freezes and thaws, and gives the newly trainable an optimiser state of their own."""
         stage = self.attempt.stage
         self.phase = number
-        trainable = select(self.names, self.phases[number].selectors)
+        trainable = select(selectable(self.names), self.phases[number].selectors)
         if stage.vae.freeze_encoder and stage.kind == "vae":
             trainable = [name for name in trainable if not name.startswith(("encoder.", "quant_conv."))]
         set_trainable(self.source, trainable)

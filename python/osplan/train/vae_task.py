@@ -45,7 +45,10 @@ class VaeTask:
         *,
         trains: bool = True,
     ) -> None:
-        """`held_out` are whole clips never trained on; `training` whole clips the latent statistics are measured on. Without training, its terms need no networks."""
+        """`held_out` are whole clips never trained on; `training` whole clips the latent statistics are measured on.
+
+        Where nothing trains, the terms of the loss need no networks.
+        """
         self.model, self.config, self.held_out, self.training, self.device = model, dict(config), held_out, training, device
         self.discriminator: nn.Module | None = None
         self.discriminator_optimizer: torch.optim.Optimizer | None = None
@@ -180,7 +183,7 @@ class VaeTask:
         return {"mean_colour_psnr": float(torch.cat(values).mean())}
 
     @torch.no_grad()
-    def sample(self, stage: Stage, folder: Path, step: int) -> list[tuple[Path, str]]:
+    def sample(self, stage: Stage, folder: Path, name: str) -> list[tuple[Path, str]]:
         """Writes the named clips, else two held-out ones, above their reconstructions."""
         clips = [(named_clip(stage, source, "clear"), source) for source in stage.samples.from_]
         clips = clips or [(batch.pixels_BCTHW[0], batch.captions[0]) for batch in self.held_out[:PREVIEWS]]
@@ -189,7 +192,7 @@ class VaeTask:
             video = normalised(pixels_CTHW[None], self.device)
             with autocast(stage, self.device):
                 recon = self.model.decode(self.model.encode(video).mode()).float()
-            path = folder / f"step-{step:08d}-{number}.mp4"
+            path = folder / f"{name}-{number}.mp4"
             write_video(path, torch.cat([video, recon], dim=3)[0], stage.samples.fps)
             written.append((path, caption))
         return written

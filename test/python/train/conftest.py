@@ -12,6 +12,7 @@ import torch
 
 from osplan.models.registry import build_model
 from osplan.parallel.world import World
+from osplan.train.adapters import add_adapters
 from osplan.train.architecture import transformer_config, vae_config
 from osplan.train.assemble import stage_objective
 from osplan.train.attempt import Attempt
@@ -153,5 +154,7 @@ def task_of(stage: Any, held_out: int = 0) -> DiffusionTask:
     vae: Any = build_model(vae_config(stage)).eval().requires_grad_(False)
     config = transformer_config(stage)
     model = build_model(config)
+    if stage.lora.rank is not None:
+        add_adapters(model, stage.lora, 1)
     batches = [numbered_batch(stage, 1000 + number) for number in range(held_out)]
     return DiffusionTask(stage, model, config, Encoders(vae, Poisonable(stage, CPU)), stage_objective(stage), batches, CPU)

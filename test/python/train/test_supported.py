@@ -9,7 +9,8 @@ from osplan.train.supported import refuse_unsupported
 @pytest.mark.parametrize(
     ("path", "sections"),
     [
-        ("lora.rank", {"lora": {"rank": 8}}),
+        ("lora.rank", {"kind": "vae", "objective": {"name": "reconstruction"}, "lora": {"rank": 8}}),
+        ("adapters need a rank", {"kind": "lora"}),
         ("parallel.strategy", {"parallel": {"strategy": "fsdp2"}}),
         ("parallel.sequence", {"parallel": {"sequence": 2}}),
         ("parallel.tensor", {"parallel": {"tensor": 2}}),
@@ -32,8 +33,8 @@ def test_a_setting_that_is_not_carried_out_is_refused_by_its_name(stage_json, pa
 
 def test_all_of_them_are_named_at_once(stage_json):
     with pytest.raises(UserError) as caught:
-        refuse_unsupported(decode_stage(stage_json(lora={"rank": 8}, memory={"offload": True})))
-    assert "lora.rank" in caught.value.message and "memory.offload" in caught.value.message
+        refuse_unsupported(decode_stage(stage_json(scaleLearningRate=True, memory={"offload": True})))
+    assert "scaleLearningRate" in caught.value.message and "memory.offload" in caught.value.message
 
 
 @pytest.mark.parametrize(
