@@ -8,7 +8,8 @@ import torch
 
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage, decode_stage
-from osplan.train.assemble import RANDOM_WEIGHTS, load_vae, random_vae, stage_objective, trained_model
+from osplan.train.architecture import RANDOM_WEIGHTS
+from osplan.train.assemble import load_vae, random_vae, stage_objective, trained_model
 from osplan.train.autoencoder import is_autoencoder
 from osplan.train.diffusion_task import DiffusionTask, Encoders
 from osplan.train.task import Task
