@@ -1290,7 +1290,8 @@ const samples = z
       group: 'bookkeeping',
       kind: 'additive',
       impact: 'live',
-      meaning: 'share of the guided prediction that is scaled back to the spread of the prompted one; null: as upstream, 0.7 for v1.5, else 0',
+      meaning:
+        'share of the guided prediction that is scaled back to the spread of the prompted one; null: as upstream, 0.7 for v1.5, else 0',
     }),
     flowShift: field(positive.nullable().default(null), {
       group: 'bookkeeping',
