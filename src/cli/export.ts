@@ -11,6 +11,10 @@ export function exportCommand(world: World): CommandModule<object, ExportArgumen
       yargs
         .positional('stage', { type: 'string', demandOption: true, describe: 'FILE.yaml#STAGE, v1.3/STAGE, a script or a run' })
         .option('to', { type: 'string', demandOption: true, describe: 'upstream@VERSION, such as upstream@v1.3.1' })
+        .option('output', {
+          type: 'string',
+          describe: 'folder for the command and the files it reads (v1.5: model and data); printed else',
+        })
         .option('json', { type: 'boolean', default: false, describe: 'as JSON' })
         .option('upstream', { type: 'string', describe: 'checkout of Open-Sora-Plan' }),
     handler: async (args) => {

@@ -2,6 +2,7 @@ import { UserError } from '../domain/errors.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { fieldsOf } from './flag-fields.ts'
 import { launchKeys, sameValue } from './imported-stage.ts'
+import { megatronFiles } from './megatron-files.ts'
 import { redacted } from './secrets.ts'
 import { type FlagValue, type Trainer, trainersOf } from './trainer.ts'
 
@@ -42,7 +43,7 @@ export function exportStage(stage: Stage, version: string): ExportedStage {
     trainer,
     script: `${environment(stage)}${lines.join(' \\\n  ')}\n`,
     dropped: open ? [] : others.map(([name]) => name),
-    files: new Map(),
+    files: trainer.family === 'megatron' ? megatronFiles(stage) : new Map(),
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Origin } from '../domain/stage/origin.ts'
+import type { StagePath } from '../domain/stage/schema.ts'
 import type { GivenFlag } from './arguments.ts'
 import type { Settings } from './flag-fields.ts'
 import type { ReadText } from './launch-config.ts'
@@ -82,37 +83,68 @@ function accumulated(value: FlagValue, given: ReadonlyMap<string, GivenFlag>): n
   return Number.isInteger(count) && count === 1 ? 1 : undefined
 }
 
+/** Fields of the stage that a value of the model's file is as it stands. */
+export const modelPairs: readonly (readonly [string, StagePath])[] = [
+  ['predictor.num_heads', 'model.heads'],
+  ['predictor.head_dim', 'model.headDim'],
+  ['predictor.caption_channels', 'model.textChannels'],
+  ['predictor.from_pretrained', 'init.weights'],
+  ['predictor.in_channels', 'vae.latentChannels'],
+  ['ae.from_pretrained', 'vae.weights'],
+  ['ae.base_channels', 'vae.baseChannels'],
+  ['ae.use_tiling', 'memory.vaeTiling'],
+  ['ae.dtype', 'memory.vaePrecision'],
+  ['text_encoder.from_pretrained', 'text.encoder'],
+  ['text_encoder_2.from_pretrained', 'text.secondEncoder'],
+  ['diffusion.snr_gamma', 'objective.snrGamma'],
+  ['diffusion.noise_offset', 'objective.noiseOffset'],
+  ['allow_tf32', 'memory.tf32'],
+  ['frames', 'shape.frames'],
+]
+
+const preprocess = 'dataset_param.preprocess_parameters'
+
+/** The same of the data's file. */
+export const dataPairs: readonly (readonly [string, StagePath])[] = [
+  ['dataset_param.basic_parameters.data_path', 'data.source'],
+  [`${preprocess}.num_frames`, 'shape.frames'],
+  [`${preprocess}.max_height`, 'shape.height'],
+  [`${preprocess}.max_width`, 'shape.width'],
+  [`${preprocess}.max_hxw`, 'shape.maxPixels'],
+  [`${preprocess}.min_hxw`, 'shape.minPixels'],
+  [`${preprocess}.force_resolution`, 'shape.fixed'],
+  [`${preprocess}.hw_stride`, 'shape.multipleOf'],
+  [`${preprocess}.train_fps`, 'data.fps'],
+  [`${preprocess}.speed_factor`, 'data.speed'],
+  [`${preprocess}.drop_short_ratio`, 'data.dropShort'],
+  [`${preprocess}.min_num_frames`, 'data.minFrames'],
+  [`${preprocess}.cfg`, 'text.captionDropout'],
+  ['dataloader_param.num_workers', 'data.workers'],
+  ['dataloader_param.group_data', 'data.groupByShape'],
+  ['dataset_param.model_max_length', 'text.maxLength'],
+]
+
+function paired(scalars: Scalars, pairs: typeof modelPairs): Settings {
+  return Object.fromEntries(pairs.map(([name, path]) => [path, scalars.get(name)]))
+}
+
 function modelFields(model: Scalars): Settings {
   const value = (name: string) => model.get(name)
   const numbers = (name: string) => (Array.isArray(value(name)) ? value(name) : undefined)
   const layers = numbers('predictor.num_layers') as number[] | undefined
   const flow = /OpenSoraPlan|flow/i.test(String(value('diffusion.model_id')))
   return {
+    ...paired(model, modelPairs),
     'model.class': classOf(String(value('predictor.model_id'))),
     'model.stageLayers': layers,
     'model.stageSparseN': numbers('predictor.sparse_n'),
     'model.layers': layers ? layers.reduce((sum, each) => sum + each, 0) : value('predictor.num_layers'),
-    'model.heads': value('predictor.num_heads'),
-    'model.headDim': value('predictor.head_dim'),
     'model.sparse': value('predictor.sparse1d') === true,
-    'model.textChannels': value('predictor.caption_channels'),
-    'init.weights': value('predictor.from_pretrained'),
     'vae.class': /wfvae/i.test(String(value('ae.model_id'))) ? 'WFVAEModel' : 'CausalVAEModel',
-    'vae.weights': value('ae.from_pretrained'),
-    'vae.latentChannels': value('predictor.in_channels'),
-    'vae.baseChannels': value('ae.base_channels'),
     'vae.stride': strideOf(model),
-    'text.encoder': value('text_encoder.from_pretrained'),
-    'text.secondEncoder': value('text_encoder_2.from_pretrained'),
     'objective.name': flow ? 'rectified-flow' : value('diffusion.prediction_type') === 'v_prediction' ? 'v-prediction' : 'epsilon',
     'objective.times': value('diffusion.weighting_scheme') === 'logit_normal' ? 'logit-normal' : undefined,
     'objective.dynamicShift': value('diffusion.use_dynamic_shifting') === true,
-    'objective.snrGamma': value('diffusion.snr_gamma'),
-    'objective.noiseOffset': value('diffusion.noise_offset'),
-    'memory.tf32': value('allow_tf32'),
-    'memory.vaeTiling': value('ae.use_tiling'),
-    'memory.vaePrecision': value('ae.dtype'),
-    'shape.frames': value('frames'),
   }
 }
 
@@ -127,25 +159,7 @@ function strideOf(model: Scalars): readonly number[] {
 }
 
 function dataFields(data: Scalars): Settings {
-  const value = (name: string) => data.get(`dataset_param.preprocess_parameters.${name}`)
-  return {
-    'data.source': data.get('dataset_param.basic_parameters.data_path'),
-    'shape.frames': value('num_frames'),
-    'shape.height': value('max_height'),
-    'shape.width': value('max_width'),
-    'shape.maxPixels': value('max_hxw'),
-    'shape.minPixels': value('min_hxw'),
-    'shape.fixed': value('force_resolution'),
-    'shape.multipleOf': value('hw_stride'),
-    'data.fps': value('train_fps'),
-    'data.speed': value('speed_factor'),
-    'data.dropShort': value('drop_short_ratio'),
-    'data.minFrames': value('min_num_frames'),
-    'data.workers': data.get('dataloader_param.num_workers'),
-    'data.groupByShape': data.get('dataloader_param.group_data'),
-    'text.captionDropout': value('cfg'),
-    'text.maxLength': data.get('dataset_param.model_max_length'),
-  }
+  return paired(data, dataPairs)
 }
 
 /** Scalars of a JSON text by dotted path; lists of scalars stay whole. Nothing where it is no JSON object. */
