@@ -50,6 +50,14 @@ def _plan(stage: dict[str, Any], source: str | None) -> dict[str, Any]:
     return answer
 
 
+def _trainable(stage: dict[str, Any]) -> list[str]:
+    """Names of the parameters that train in any phase of a stage."""
+    from osplan.domain.stage import decode_stage
+    from osplan.train.plan import ever_trainable
+
+    return ever_trainable(decode_stage(stage))
+
+
 def _data_check(stage: dict[str, Any], source: str) -> dict[str, Any]:
     """What every rule makes of a data set, from its metadata alone."""
     from osplan.data.check import check
@@ -119,6 +127,7 @@ def _exit() -> None:
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "ping": _ping,
     "plan": _plan,
+    "trainable": _trainable,
     "dataCheck": _data_check,
     "dataInit": _data_init,
     "monitor": _monitor,

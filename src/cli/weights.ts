@@ -1,6 +1,6 @@
 import type { CommandModule } from 'yargs'
+import { runOptions, type TrainingWorld } from './run-world.ts'
 import type { World } from './terminal.ts'
-
 import type { ConvertArguments, WeightCheckArguments } from './weights-check-run.ts'
 import type { ListArguments, VerifyArguments, WeightDiffArguments } from './weights-run.ts'
 
@@ -13,7 +13,7 @@ const use = {
 const place = 'a .safetensors file, an index, a folder, a checkpoint or the folder of a run'
 
 /** `stagewright weights ls|verify|diff|check|convert`. */
-export function weightsCommand(world: World): CommandModule {
+export function weightsCommand(world: TrainingWorld): CommandModule {
   return {
     command: 'weights',
     describe: 'weight files: what is inside, whether they hold, how they differ',
@@ -56,13 +56,13 @@ function verifyCommand(world: World): CommandModule<object, VerifyArguments> {
   }
 }
 
-function diffCommand(world: World): CommandModule<object, WeightDiffArguments> {
+function diffCommand(world: TrainingWorld): CommandModule<object, WeightDiffArguments> {
   return {
     command: 'diff <a> <b>',
     describe: 'what differs: names and shapes, then bytes, then numbers where bytes differ',
     builder: (yargs) =>
       yargs
-        .positional('a', { type: 'string', demandOption: true, describe: place })
+        .positional('a', { type: 'string', demandOption: true, describe: `${place}; or RUN, RUN@STEP` })
         .positional('b', { type: 'string', demandOption: true, describe: 'the weights to compare with it' })
         .option('map', {
           type: 'string',
@@ -73,7 +73,9 @@ function diffCommand(world: World): CommandModule<object, WeightDiffArguments> {
         })
         .option('use', use)
         .option('full', full)
-        .option('json', json),
+        .option('json', json)
+        .options(runOptions)
+        .epilogue('Where B is a run, what its stage says of trainable and frozen parameters is held against what changed.'),
     handler: async (args) => (await import('./weights-run.ts')).diff(args, world),
   }
 }

@@ -89,6 +89,11 @@ export async function initData(folder: string, world: RunsWorld): Promise<Readon
   return (await ask('dataInit', { folder: resolve(world.cwd, folder) }, world)) as Readonly<Record<string, unknown>>
 }
 
+/** Names of the parameters that train in any phase of a stage. */
+export async function everTrainable(stage: Stage, world: RunsWorld): Promise<readonly string[]> {
+  return (await (await opened(world)).invoke('trainable', { stage })) as readonly string[]
+}
+
 /** Plans one stage. What it says of parameters, learning rate, memory and data comes from Python and nowhere else. */
 export async function planStage(side: StageSide, world: RunsWorld): Promise<StagePlan> {
   const { stage } = side

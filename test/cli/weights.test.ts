@@ -23,6 +23,9 @@ async function ran(...words: string[]): Promise<{ text: string; code: number }> 
     setExitCode: (given: number) => {
       code = given
     },
+    runsWorld: () => Promise.reject(new Error('no run is named')),
+    onInterrupt: () => () => undefined,
+    packageRoot: folder,
   }
   await yargs(['weights', ...words])
     .command(weightsCommand(world))

@@ -63,6 +63,16 @@ def parameters(stage: Stage) -> dict[str, Any]:
     }
 
 
+def ever_trainable(stage: Stage) -> list[str]:
+    """Names of the parameters that train in any phase of the stage."""
+    names = [name for name, _ in model_of(stage).named_parameters()]
+    phases = phases_of(stage.trainable, [(entry.at, entry.trainable, entry.rewarm_steps) for entry in stage.phases], stage.steps)
+    chosen = {name for phase in phases for name in select(names, phase.selectors)}
+    if stage.kind == "vae" and stage.vae.freeze_encoder:
+        chosen = {name for name in chosen if not name.startswith(("encoder.", "quant_conv."))}
+    return [name for name in names if name in chosen]
+
+
 def learning_rate_curve(stage: Stage) -> list[dict[str, float]]:
     """The learning rate at some sixty steps of the stage, the first and last among them."""
     settings = stage.schedule

@@ -1,7 +1,7 @@
 import pytest
 
 from osplan.domain.stage import decode_stage
-from osplan.train.plan import learning_rate_curve, memory, parameters
+from osplan.train.plan import ever_trainable, learning_rate_curve, memory, parameters
 
 
 def test_parameters_are_counted_per_phase_and_group(stage_json):
@@ -38,3 +38,10 @@ def test_memory_counts_the_average_only_where_one_is_kept(stage_json):
     with_ema = memory(decode_stage(stage_json()))
     without = memory(decode_stage(stage_json(ema={"enabled": False})))
     assert with_ema["total"] - without["total"] == with_ema["parts"]["ema"] == with_ema["parts"]["weights"]
+
+
+def test_what_trains_in_any_phase_counts_as_trainable(stage_json):
+    later = decode_stage(stage_json(trainable=["blocks[1]"], phases=[{"at": "50%", "trainable": ["blocks[0]"], "rewarmSteps": 0}]))
+    blocks = {name.split(".")[1] for name in ever_trainable(later)}
+    assert blocks == {"0", "1"}
+    assert all(name.startswith("transformer_blocks.") for name in ever_trainable(later))
