@@ -91,7 +91,7 @@ export async function initData(folder: string, world: RunsWorld): Promise<Readon
 
 /** Names of the parameters that train in any phase of a stage. */
 export async function everTrainable(stage: Stage, world: RunsWorld): Promise<readonly string[]> {
-  return (await (await opened(world)).invoke('trainable', { stage })) as readonly string[]
+  return (await ask('trainable', { stage }, world)) as readonly string[]
 }
 
 /** Plans one stage. What it says of parameters, learning rate, memory and data comes from Python and nowhere else. */
