@@ -11,6 +11,7 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +21,10 @@ SEEK_FROM = 48
 """A window that starts later than this is sought; before it, decoding from the start is as fast."""
 SEEK_MARGIN = 8
 CENTRE = (0.5, 0.5)
+QUICK_FORMATS = frozenset({"yuv420p", "yuvj420p"})
+"""FFmpeg turns these into packed pixels of four bytes, and into planes, quicker than into three bytes, with the same numbers."""
+QUICK_WIDTH = 16
+"""But only for widths in multiples of this: in others it leaves the last columns of four bytes and of planes as memory was."""
 TRANSFORM = 1
 """Raised whenever the same request gives other pixels than before: encodings that are kept are then no longer found."""
 
@@ -60,9 +65,9 @@ def pixels_of(wanted: Wanted, deadline_seconds: float) -> Tensor:
     the process that asked (decoders.py).
     """
     ends_at = time.monotonic() + deadline_seconds
-    pixels_CTHW = torch.empty((3, len(wanted.places), wanted.height, wanted.width), dtype=torch.uint8)
+    pixels_CTHW = np.empty((3, len(wanted.places), wanted.height, wanted.width), np.uint8)
     path, count, written = wanted.path, len(wanted.places), 0
-    slots = iter(enumerate(wanted.places))
+    slots, converter = iter(enumerate(wanted.places)), _Converter()
     slot, next_place = next(slots)
     try:
         with av.open(path, timeout=deadline_seconds) as container:
@@ -70,14 +75,16 @@ def pixels_of(wanted: Wanted, deadline_seconds: float) -> Tensor:
             first = _seek(container, stream, wanted.places[0])
             for place, frame in enumerate(container.decode(stream), first):
                 if place == next_place:
-                    frame_CHW = _sized(frame, wanted)
+                    _write_sized(frame, wanted, converter, pixels_CTHW[:, slot])
+                    written, first_slot = written + 1, slot
+                    slot, next_place = next(slots, (-1, -1))
                     # Slow playback repeats a frame.
                     while place == next_place:
-                        pixels_CTHW[:, slot] = frame_CHW
+                        pixels_CTHW[:, slot] = pixels_CTHW[:, first_slot]
                         written += 1
                         slot, next_place = next(slots, (-1, -1))
                 if written == count:
-                    return pixels_CTHW
+                    return torch.from_numpy(pixels_CTHW)
                 if time.monotonic() > ends_at:
                     raise ClipError(f"{path}: expected to decode within {deadline_seconds:g} s, got {written} of {count} frames")
     except (av.FFmpegError, OSError, IndexError, ValueError) as cause:
@@ -85,20 +92,69 @@ def pixels_of(wanted: Wanted, deadline_seconds: float) -> Tensor:
     raise ClipError(f"{path}: expected frame {wanted.places[-1]}, got {written} of {count} frames")
 
 
-def _sized(frame: av.VideoFrame, wanted: Wanted) -> Tensor:
-    """A decoded frame in the wanted size, (C, H, W) uint8."""
-    pixels_HWC = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-    if wanted.box:
-        left, right, top, bottom = wanted.box
-        if bottom > pixels_HWC.shape[0] or right > pixels_HWC.shape[1]:
-            raise ClipError(f"{wanted.path}: expected at least {bottom}×{right} pixels for its crop, got {tuple(pixels_HWC.shape[:2])}")
-        pixels_HWC = pixels_HWC[top:bottom, left:right]
-    frames_TCHW = pixels_HWC.permute(2, 0, 1)[None]
+class _Converter:
+    """Frames of one clip to another pixel format, by one context. A frame that converts itself makes one of its own, with threads."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def packed(self, frame: av.VideoFrame, pixel_format: str) -> np.ndarray:
+        """(H, W, C) uint8."""
+        return self._converted(frame, pixel_format).to_ndarray()
+
+    def planes(self, frame: av.VideoFrame) -> tuple[np.ndarray, ...]:
+        """Red, green and blue, each (H, W) uint8."""
+        planes = self._converted(frame, "gbrp").planes
+        views = [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in planes]
+        return tuple(views[place][: frame.height, : frame.width] for place in (2, 0, 1))
+
+    def _converted(self, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
+        return self._reformatter.reformat(frame, format=pixel_format, threads=1)
+
+
+def _write_sized(frame: av.VideoFrame, wanted: Wanted, converter: _Converter, target_CHW: np.ndarray) -> None:
+    """A decoded frame in the wanted size, uint8."""
+    left, right, top, bottom = wanted.box or (0, frame.width, 0, frame.height)
+    if bottom > frame.height or right > frame.width:
+        got = (frame.height, frame.width)
+        raise ClipError(f"{wanted.path}: expected at least {bottom}×{right} pixels for its crop, got {got}")
+    is_quick = frame.format.name in QUICK_FORMATS and frame.width % QUICK_WIDTH == 0
+    if is_quick and (part := _part_as_it_is(wanted, left, right, top, bottom)):
+        for target_HW, plane_HW in zip(target_CHW, converter.planes(frame), strict=True):
+            target_HW[:] = plane_HW[part]
+        return
+    packed_HWC = torch.from_numpy(converter.packed(frame, "rgba" if is_quick else "rgb24"))[top:bottom, left:right]
+    frames_TCHW = packed_HWC[None].permute(0, 3, 1, 2)
     if wanted.largest_area is not None:
-        return area_fitted(frames_TCHW, wanted)[0]
-    if wanted.crop_at is not None:
-        frames_TCHW = cropped_to_aspect(frames_TCHW, wanted.height, wanted.width, wanted.crop_at)
-    return resized(frames_TCHW, wanted.height, wanted.width)[0]
+        frames_TCHW = area_fitted(frames_TCHW, wanted)
+    else:
+        if wanted.crop_at is not None:
+            frames_TCHW = cropped_to_aspect(frames_TCHW, wanted.height, wanted.width, wanted.crop_at)
+        frames_TCHW = resized(frames_TCHW, wanted.height, wanted.width)
+    _write_packed(frames_TCHW[0].permute(1, 2, 0).contiguous().numpy(), target_CHW)
+
+
+def _write_packed(pixels_HWC: np.ndarray, target_CHW: np.ndarray) -> None:
+    """Pixels of three bytes as they stand, of four by shifts of whole words, which is twice as quick."""
+    if pixels_HWC.shape[-1] == 3:
+        target_CHW[:] = pixels_HWC.transpose(2, 0, 1)
+        return
+    words_HW = pixels_HWC.view("<u4")[..., 0]
+    for channel, target_HW in enumerate(target_CHW):
+        np.copyto(target_HW, words_HW >> np.uint32(8 * channel), casting="unsafe")
+
+
+def _part_as_it_is(wanted: Wanted, left: int, right: int, top: int, bottom: int) -> tuple[slice, slice] | None:
+    """Rows and columns of a frame that are the wanted pixels without resizing; None where they have to be resized."""
+    height, width = bottom - top, right - left
+    if wanted.largest_area is None and wanted.crop_at is not None:
+        above, before, height, width = aspect_part(height, width, wanted.height, wanted.width, wanted.crop_at)
+        top, left = top + above, left + before
+    elif wanted.largest_area is not None and height * width > wanted.largest_area:
+        return None
+    if (height, width) != (wanted.height, wanted.width):
+        return None
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _seek(container: InputContainer, stream: av.VideoStream, first: int) -> int:
@@ -118,12 +174,16 @@ def _seek(container: InputContainer, stream: av.VideoStream, first: int) -> int:
     return 0
 
 
-def cropped_to_aspect(frames_TCHW: Tensor, height: int, width: int, crop_at: tuple[float, float] = CENTRE) -> Tensor:
-    """The largest part of frames with the aspect of height × width."""
-    h, w = frames_TCHW.shape[-2:]
+def aspect_part(h: int, w: int, height: int, width: int, crop_at: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The largest part of h × w with the aspect of height × width: top, left, height, width."""
     aspect = height / width
     kept_h, kept_w = (int(w * aspect), w) if h / w > aspect else (h, int(h / aspect))
-    top, left = round((h - kept_h) * crop_at[0]), round((w - kept_w) * crop_at[1])
+    return round((h - kept_h) * crop_at[0]), round((w - kept_w) * crop_at[1]), kept_h, kept_w
+
+
+def cropped_to_aspect(frames_TCHW: Tensor, height: int, width: int, crop_at: tuple[float, float] = CENTRE) -> Tensor:
+    """The largest part of frames with the aspect of height × width."""
+    top, left, kept_h, kept_w = aspect_part(frames_TCHW.shape[-2], frames_TCHW.shape[-1], height, width, crop_at)
     return frames_TCHW[..., top : top + kept_h, left : left + kept_w]
 
 
