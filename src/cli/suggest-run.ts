@@ -12,7 +12,9 @@ export interface SuggestArguments extends RunOptions {
   gpus: string
   from: string
   weights: string | undefined
+  vae: string | undefined
   output: string
+  print: boolean
   json: boolean
 }
 
@@ -21,12 +23,12 @@ export async function runSuggest(args: SuggestArguments, world: TrainingWorld): 
   const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
   const context = { cwd: world.cwd, runsFolder: runs.runsFolder, upstreamCheckout: upstreamCheckoutOf(undefined, world) }
   const path = resolve(world.cwd, args.output)
-  const writes = !args.json && args.output !== '-'
+  const writes = !args.json && !args.print
   if (writes && existsSync(path)) {
     throw new UserError('OUTPUT_EXISTS', `${args.output}: expected no such file, got one`, { hint: 'name another with --output' })
   }
   const means = { clips: args.clips, ...parseGpus(args.gpus) }
-  const suggestion = await suggest(args.from, means, { weights: args.weights, output: args.output }, context, runs)
+  const suggestion = await suggest(args.from, means, { weights: args.weights, vae: args.vae, output: args.output }, context, runs)
   if (!suggestion.memory.fits) world.setExitCode(1)
   if (args.json) writeJson(world.stdout, { formatVersion: 1, ...suggestion })
   else if (!writes) world.stdout.write(suggestion.recipe)

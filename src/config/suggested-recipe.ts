@@ -7,14 +7,20 @@ export interface RecipeText {
   readonly name: string
   readonly extends: string
   readonly init: { readonly weights: string; readonly use: string }
+  /** The autoencoder, where the parent's file names one that is not here. */
+  readonly vae: string | undefined
   readonly settings: readonly SuggestedSetting[]
   /** Lines above everything else. */
   readonly head: readonly string[]
 }
 
 /** A recipe of one stage as YAML, each setting with its reason and source in a comment above it. */
-export function recipeText({ name, extends: parent, init, settings, head }: RecipeText): string {
-  const document = new Document({ formatVersion, name, stages: [{ name, extends: parent, init }] })
+export function recipeText({ name, extends: parent, init, vae, settings, head }: RecipeText): string {
+  const document = new Document({
+    formatVersion,
+    name,
+    stages: [{ name, extends: parent, init, ...(vae === undefined ? {} : { vae: { weights: vae } }) }],
+  })
   document.commentBefore = head.map((line) => ` ${line}`).join('\n')
   const stage = document.getIn(['stages', 0])
   if (!isMap(stage)) throw new Error('a new document has no stage')

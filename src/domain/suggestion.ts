@@ -130,45 +130,62 @@ function frozen(parent: Stage, clips: number): SuggestedSetting[] {
 }
 
 /** Ways to need less memory, the cheapest first; each comes on top of those before it. */
-export function memorySteps(parent: Stage, means: Means): SuggestedSetting[] {
-  const half = Math.max(1, Math.floor(parent.model.layers / 2))
-  return [
-    { path: 'memory.precision', value: 'bf16', reason: 'half the activations, at full range', source: 'Kalamkar et al. 2019' },
-    {
-      path: 'memory.checkpointing',
-      value: 'all',
-      reason: 'activations computed again: a third more time for a fraction of their memory',
-      source: 'Chen et al. 2016',
-    },
-    ...(means.gpus > 1
+export function memorySteps(parent: Stage, means: Means): SuggestedSetting[][] {
+  const plan = 'the plan’s memory'
+  const upper = Math.floor((parent.model.layers * 3) / 4)
+  const shared: SuggestedSetting[][] =
+    means.gpus > 1
       ? [
-          {
-            path: 'parallel.strategy' as const,
-            value: 'fsdp2',
-            reason: 'weights, gradients and optimiser state are shared among the GPUs',
-            source: 'ZeRO (Rajbhandari et al. 2020)',
-          },
+          [
+            {
+              path: 'parallel.strategy',
+              value: 'fsdp2',
+              reason: 'weights, gradients and optimiser state are shared among the GPUs',
+              source: 'ZeRO (Rajbhandari et al. 2020)',
+            },
+          ],
         ]
-      : []),
-    {
-      path: 'trainable',
-      value: ['all', `-blocks[0:${half + Math.floor(half / 2)}]`],
-      reason: 'frozen blocks need neither gradients nor optimiser state',
-      source: 'the plan’s memory',
-    },
-    { path: 'phases', value: [], reason: 'thawing them would need the memory after all', source: 'the plan’s memory' },
-    {
-      path: 'ema.enabled',
-      value: false,
-      reason: 'one copy of the weights less; the raw weights are handed on',
-      source: 'the plan’s memory',
-    },
-    {
-      path: 'memory.offload',
-      value: true,
-      reason: 'optimiser state in host memory: slower steps',
-      source: 'ZeRO-Offload (Ren et al. 2021)',
-    },
+      : []
+  const smaller: SuggestedSetting[][] = [
+    [
+      {
+        path: 'trainable',
+        value: ['all', `-blocks[0:${upper}]`],
+        reason: 'frozen blocks need neither gradients nor optimiser state',
+        source: plan,
+      },
+      { path: 'phases', value: [], reason: 'thawing them would need the memory after all', source: plan },
+    ],
+    [
+      {
+        path: 'lora.rank',
+        value: 16,
+        reason: 'adapters beside frozen weights: gradients and optimiser state of under a hundredth of the parameters',
+        source: 'Hu et al. 2021',
+      },
+      { path: 'lora.alpha', value: 16, reason: 'equal to the rank, as upstream’s adapter script has it', source: upstream },
+      { path: 'trainable', value: ['lora'], reason: 'the adapters alone', source: 'docs/adapters.md' },
+      {
+        path: 'learningRate',
+        value: 1e-4,
+        reason: 'adapters start at zero and take a larger rate than the weights would',
+        source: 'Hu et al. 2021, appendix D',
+      },
+    ],
+  ]
+  return [
+    [{ path: 'memory.precision', value: 'bf16', reason: 'half the activations, at full range', source: 'Kalamkar et al. 2019' }],
+    [
+      {
+        path: 'memory.checkpointing',
+        value: 'all',
+        reason: 'activations computed again: a third more time for a fraction of their memory',
+        source: 'Chen et al. 2016',
+      },
+    ],
+    ...shared,
+    ...(parent.kind === 'vae' ? [] : smaller),
+    [{ path: 'ema.enabled', value: false, reason: 'one copy of the weights less; the raw weights are handed on', source: plan }],
   ]
 }
 

@@ -39,7 +39,7 @@ export function parseGpus(text: string): { gpus: number; gpuBytes: number } {
 export async function suggest(
   from: string,
   means: Means,
-  options: { weights: string | undefined; output: string },
+  options: { weights: string | undefined; vae: string | undefined; output: string },
   context: AddressContext,
   world: RunsWorld,
 ): Promise<Suggestion> {
@@ -59,6 +59,7 @@ export async function suggest(
       name: `${parent.stage.name}-fine-tune`,
       extends: where.extends,
       init: { weights: where.weights, use: where.use },
+      vae: parent.stage.kind === 'vae' ? undefined : (options.vae ?? where.vae),
       settings: fitted.settings,
       head: [
         `Fine-tunes ${from} on ${means.clips} clips with ${means.gpus} × ${means.gpuBytes / 2 ** 30} GB.`,
@@ -72,7 +73,7 @@ export async function suggest(
 async function fittedTo(parent: StageSide, base: readonly SuggestedSetting[], means: Means, world: RunsWorld) {
   const steps = memorySteps(parent.stage, means)
   for (let taken = 0; ; taken += 1) {
-    const settings = merged([...base, ...steps.slice(0, taken)])
+    const settings = merged([...base, ...steps.slice(0, taken).flat()])
     const stage = withSettings(parent.stage, settings)
     const { answers } = await planStage({ ...parent, stage }, world)
     const { total: bytes, error } = answers.memory
@@ -111,11 +112,11 @@ function parentOf(from: string, { weights, output }: { weights: string | undefin
   switch (address.kind) {
     case 'recipe': {
       const stage = address.stage ?? ''
-      return { extends: seen(resolve(context.cwd, address.file), stage), weights: placeholder, use: 'ema' }
+      return { extends: seen(resolve(context.cwd, address.file), stage), weights: placeholder, use: 'ema', vae: undefined }
     }
     case 'catalogue': {
       const { file, stage } = catalogueStage(from)
-      return { extends: seen(join(catalogueFolder(), '..', '..', file), stage.name), weights: placeholder, use: 'raw' }
+      return { extends: seen(join(catalogueFolder(), '..', '..', file), stage.name), weights: placeholder, use: 'raw', vae: 'PATH/TO/VAE' }
     }
     case 'run': {
       const run = findRun(context.runsFolder, address.run)
@@ -126,6 +127,7 @@ function parentOf(from: string, { weights, output }: { weights: string | undefin
           extends: seen(resolve(context.cwd, recipe.file), recipe.stage),
           weights: weights ?? at,
           use: run.stage.ema.enabled ? 'ema' : 'raw',
+          vae: run.identity.inputs.vae ?? undefined,
         }
       }
       break

@@ -6,6 +6,7 @@ const text = recipeText({
   name: 'mine',
   extends: 'parent.yaml#base',
   init: { weights: 'folder', use: 'raw' },
+  vae: undefined,
   settings: [
     { path: 'learningRate', value: 5e-6, reason: 'half of the parent’s', source: 'upstream' },
     { path: 'batch.accumulate', value: 4, reason: 'four passes', source: 'rule' },
