@@ -16,9 +16,16 @@ const world: TrainingWorld = {
     if (process.exitCode !== interrupted) process.exitCode = code
   },
   packageRoot: new URL('..', import.meta.url).pathname.replace(/\/$/, ''),
-  runsWorld: async ({ runsFolder, pythonEnv }) => {
+  runsWorld: async ({ runsFolder, pythonEnv, chosenEngine }) => {
     const { runsWorldOf } = await import('./runs-world.ts')
-    return runsWorldOf({ cwd: process.cwd(), env: process.env, runsFolder, pythonEnv, upstreamCheckout: process.env.STAGEWRIGHT_UPSTREAM })
+    return runsWorldOf({
+      cwd: process.cwd(),
+      env: process.env,
+      runsFolder,
+      pythonEnv,
+      chosenEngine,
+      upstreamCheckout: process.env.STAGEWRIGHT_UPSTREAM,
+    })
   },
   onInterrupt: (handler) => {
     let times = 0

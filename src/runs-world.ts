@@ -4,7 +4,10 @@ import { hostname, tmpdir, userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
 import { execa } from 'execa'
 import { findPython } from './bridge/environment.ts'
+import type { EngineChoice } from './domain/engine-choice.ts'
+import { Engines } from './engines/engines.ts'
 import { LocalEngine } from './engines/local.ts'
+import { SlurmEngine, type SlurmTiming } from './engines/slurm.ts'
 import type { RunsWorld, StartedProcess } from './runs/world.ts'
 
 /** Folder of this package: the checkout, or where it is installed. */
@@ -16,6 +19,7 @@ export function runsWorldOf(place: {
   env: Readonly<Record<string, string | undefined>>
   runsFolder: string
   pythonEnv?: string | undefined
+  chosenEngine?: EngineChoice | undefined
   upstreamCheckout?: string | undefined
 }): RunsWorld {
   const { cwd } = place
@@ -26,7 +30,8 @@ export function runsWorldOf(place: {
   return {
     cwd,
     runsFolder,
-    engine: new LocalEngine(env),
+    engine: new Engines(new LocalEngine(env), new SlurmEngine(env, slurmTiming(env.STAGEWRIGHT_SLURM_POLL_SECONDS))),
+    chosenEngine: place.chosenEngine,
     python: () => findPython(packageRoot, env),
     startSupervisor: (folder, attempt, log) => startDetached(['_supervise', folder, String(attempt)], log, env),
     startDriver: (command, folder, log) => startDetached([command, folder], log, env),
@@ -39,6 +44,12 @@ export function runsWorldOf(place: {
     actor: `${userName()}@${hostname()}`,
     upstreamCheckout: place.upstreamCheckout,
   }
+}
+
+/** A cluster with much patience may be asked more often than each five seconds, a busy one less. */
+function slurmTiming(pollSeconds: string | undefined): Partial<SlurmTiming> {
+  const seconds = Number(pollSeconds)
+  return pollSeconds && seconds > 0 ? { pollSeconds: seconds, graceSeconds: Math.min(15, 3 * seconds) } : {}
 }
 
 /** The session's own folder where there is one: another user's session, or none at all, leaves a path that cannot be written. */

@@ -1,4 +1,4 @@
-import type { RunEvent } from '../domain/run/state.ts'
+import type { RunEvent, Waiting } from '../domain/run/state.ts'
 import type { Output, Paint } from './terminal.ts'
 import { cut, cutColoured, printable, widthOf } from './terminal.ts'
 
@@ -91,6 +91,9 @@ export class Progress {
             ? `frozen tensors changed: ${event.frozenChanged.join(', ')}`
             : `${event.frozen} frozen tensors are unchanged`,
         )
+        break
+      case 'waiting':
+        this.#note(waitingText(event))
         break
       case 'incident':
         this.#note(`incident: ${event.message}; ${event.action}`)
@@ -207,4 +210,10 @@ export class Progress {
       `  ${dim(cut(this.#notice, width - 4))}`,
     ]
   }
+}
+
+/** What a job in a cluster's queue waits for. */
+export function waitingText({ why, eligibleAt, restarts }: Pick<Waiting, 'why' | 'eligibleAt' | 'restarts'>): string {
+  const when = eligibleAt === null ? '' : `, eligible at ${new Date(eligibleAt * 1000).toISOString().slice(11, 19)} UTC`
+  return `queued${restarts > 0 ? ' again' : ''}${why === 'None' ? '' : ` (${why})`}${when}`
 }

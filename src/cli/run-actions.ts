@@ -2,7 +2,7 @@ import { withSetOptions } from '../config/overlay.ts'
 import { loadRecipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
 import { UserError } from '../domain/errors.ts'
-import { endOf, newestAttempt, type RunState } from '../domain/run/state.ts'
+import { endOf, newestAttempt, type RunState, waitingFor } from '../domain/run/state.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { resolveSide } from '../runs/addresses.ts'
 import { sendCommand, stopRun } from '../runs/control.ts'
@@ -12,15 +12,17 @@ import type { RunsWorld } from '../runs/world.ts'
 import { type Chain, findChain } from '../store/chains.ts'
 import { findRun, type Run, readState } from '../store/runs.ts'
 import { attachToChain, continueChain, showChain, stopChain } from './chain-actions.ts'
+import { chosenEngine } from './engine-chosen.ts'
+import type { EngineOptions } from './engine-options.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { announced, exitCodeOf, follow, sayEnd } from './follow.ts'
 import { printHandOff } from './hand-off-text.ts'
-import { brief, duration } from './progress.ts'
+import { brief, duration, waitingText } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 import { paintFor, writeJson } from './terminal.ts'
 
 /** Arguments of the commands about one run; each command fills those it has. */
-export interface RunArguments extends RunOptions {
+export interface RunArguments extends RunOptions, EngineOptions {
   run: string
   stage?: string
   changes?: string[]
@@ -39,7 +41,7 @@ const formatVersion = 1
 async function opened(args: RunArguments, world: TrainingWorld): Promise<{ run: Run; runs: RunsWorld }> {
   const runsFolder = runsFolderOf(args.runs, world)
   const run = findRun(runsFolder, args.run)
-  return { run, runs: await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv }) }
+  return { run, runs: await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv, chosenEngine: chosenEngine(args, world) }) }
 }
 
 /** The chain that is meant, where it is one. */
@@ -246,6 +248,8 @@ export function stateWord(state: RunState): string {
   const end = endOf(state)
   if (end) return end.reason
   if (!newestAttempt(state)) return 'new'
+  const waiting = waitingFor(newestAttempt(state))
+  if (waiting) return waitingText(waiting)
   const age = state.lastHeardAt === undefined ? '' : `, last heard ${duration(Date.now() / 1000 - state.lastHeardAt)} ago`
   return state.steps === undefined ? `starting${age}` : `training${age}`
 }

@@ -1,4 +1,5 @@
 import type { CommandModule } from 'yargs'
+import { engineOptions } from './engine-options.ts'
 import type { RunArguments } from './run-actions.ts'
 import { runOptions, type TrainingWorld } from './run-world.ts'
 
@@ -35,11 +36,12 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
     handler: async (args) => (await import('./run-actions.ts'))[action](args, world),
   })
   return [
-    command('continue <run>', 'go on with a run from its newest checkpoint', 'runContinue', { detach }),
+    command('continue <run>', 'go on with a run from its newest checkpoint', 'runContinue', { detach, ...engineOptions }),
     command('branch <run>', 'a new run from a checkpoint with changed settings', 'runBranch', {
       at: { type: 'string', describe: 'step of the checkpoint, or best; the newest else' },
       set,
       detach,
+      ...engineOptions,
     }),
     command(
       'advance <run> [stage]',
@@ -50,6 +52,7 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
         at: { type: 'string', describe: 'step of the checkpoint' },
         set,
         detach,
+        ...engineOptions,
       },
       { stage: { type: 'string', describe: 'stage of the same recipe, or FILE.yaml#STAGE; the following one else' } },
     ),

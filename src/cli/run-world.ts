@@ -1,10 +1,15 @@
+import type { EngineChoice } from '../domain/engine-choice.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import type { World } from './terminal.ts'
 
 /** What commands that train need beside the terminal. */
 export interface TrainingWorld extends World {
   /** The use cases' world over a folder of runs. */
-  readonly runsWorld: (options: { runsFolder: string; pythonEnv?: string | undefined }) => Promise<RunsWorld>
+  readonly runsWorld: (options: {
+    runsFolder: string
+    pythonEnv?: string | undefined
+    chosenEngine?: EngineChoice | undefined
+  }) => Promise<RunsWorld>
   /** Calls back at each Ctrl-C, with how often it was pressed; returns how to stop listening. */
   readonly onInterrupt: (handler: (times: number) => void) => () => void
   /** Folder of the package, for the files it ships. */

@@ -9,12 +9,14 @@ import { type Prepared, prepareRun, startRun } from '../runs/launch.ts'
 import { tinyStage } from '../runs/tiny.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { continueChain } from './chain-actions.ts'
+import { chosenEngine } from './engine-chosen.ts'
+import type { EngineOptions } from './engine-options.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { announced, exitCodeOf, follow } from './follow.ts'
 import { printHandOff } from './hand-off-text.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 
-export interface TrainArguments extends RunOptions {
+export interface TrainArguments extends RunOptions, EngineOptions {
   recipe: string
   data: string | undefined
   set: string[]
@@ -25,7 +27,11 @@ export interface TrainArguments extends RunOptions {
 
 /** Trains a stage or a chain. */
 export async function runTrain(args: TrainArguments, world: TrainingWorld): Promise<void> {
-  const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
+  const runs = await world.runsWorld({
+    runsFolder: runsFolderOf(args.runs, world),
+    pythonEnv: args.pythonEnv,
+    chosenEngine: chosenEngine(args, world),
+  })
   runs.python()
   const parsed = parseAddress(args.recipe)
   if (parsed.kind === 'recipe' && parsed.stage === undefined) {

@@ -1,4 +1,5 @@
 import type { CommandModule } from 'yargs'
+import { engineOptions } from './engine-options.ts'
 import { runOptions, type TrainingWorld } from './run-world.ts'
 import type { TrainArguments } from './train-run.ts'
 
@@ -21,7 +22,7 @@ export function trainCommand(world: TrainingWorld): CommandModule<object, TrainA
         .option('detach', { type: 'boolean', default: false, describe: 'return at once; `attach` follows' })
         .option('tiny', { type: 'boolean', default: false, describe: 'a small model and a few steps, everything else as it is' })
         .option('until', { type: 'string', describe: 'last stage to train' })
-        .options(runOptions),
+        .options({ ...engineOptions, ...runOptions }),
     handler: async (args) => (await import('./train-run.ts')).runTrain(args, world),
   }
 }

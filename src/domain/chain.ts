@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { engineChoice } from './engine-choice.ts'
 import { endReasons, formatVersion, processIdentity } from './protocol.ts'
 import { stageSchema } from './stage/schema.ts'
 
@@ -17,6 +18,8 @@ export const chainIdentity = z.strictObject({
   stages: z.array(stageSchema).min(1),
   /** Last stage to train; null trains all. */
   until: z.string().nullable(),
+  /** Where its runs train; null is this machine. */
+  engine: engineChoice.nullable().default(null),
   /** Hash over stages and `until`: a recipe that is trained again goes on with the chain of the same one. */
   contentHash: z.string(),
 })

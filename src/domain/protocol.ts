@@ -199,6 +199,8 @@ export const supervisorEvent = z.discriminatedUnion('event', [
     continuesFrom: z.string().nullable(),
   }),
   z.looseObject({ ...lineHead, event: z.literal('adopted'), by: processIdentity }),
+  /** Its job waits for machines, for the first time or again; it may start once `eligibleAt` (seconds since 1970) is past. */
+  z.looseObject({ ...lineHead, event: z.literal('waiting'), why: z.string(), eligibleAt: z.number().nullable(), restarts: count }),
   z.looseObject({ ...lineHead, event: z.literal('signalled'), signal: z.string(), by: z.string() }),
   z.looseObject({
     ...lineHead,

@@ -1,4 +1,5 @@
-import type { ProcessIdentity } from '../domain/protocol.ts'
+import type { EngineChoice } from '../domain/engine-choice.ts'
+import type { EndReason, ProcessIdentity } from '../domain/protocol.ts'
 
 /** What an attempt's job is known by, also to those who have lost its handle. */
 export interface JobPlace {
@@ -14,10 +15,12 @@ export interface JobPlace {
 
 /** One attempt to be started. */
 export interface Job extends JobPlace {
-  /** What the engine was told beside the stage; each engine knows its own. */
-  readonly settings: unknown
+  /** What was chosen for its engine beside the stage. */
+  readonly choice: EngineChoice
   readonly processes: number
   readonly nodes: number
+  /** Whether ranks may want a GPU each. */
+  readonly wantsGpus: boolean
   /** CPU threads per rank; null leaves it to the trainer. */
   readonly threads: number | null
   /** Python that has the trainer's packages. */
@@ -26,25 +29,43 @@ export interface Job extends JobPlace {
   readonly pythonPath: string
   /** File that stdout and stderr of all ranks go to. */
   readonly log: string
+  /** File for the script that a scheduler starts the job with. */
+  readonly script: string
 }
 
 export type LocalHandle = { readonly kind: 'local'; readonly process: ProcessIdentity }
 
+export type SlurmHandle = { readonly kind: 'slurm'; readonly jobId: string }
+
 /** What an engine remembers of a started job, kept in the supervisor's journal. */
-export type JobHandle = LocalHandle
+export type JobHandle = LocalHandle | SlurmHandle
 
 /** How a job stands. */
 export type JobStatus =
   | { readonly state: 'running' }
+  | QueuedJob
   /** Not to be seen from here; with `untilSilent` a run that says nothing for long is taken for ended. */
   | { readonly state: 'unseen'; readonly why: string; readonly untilSilent: boolean }
   | EndedJob
+
+/** A job that waits for its machines, for the first time or again. */
+export interface QueuedJob {
+  readonly state: 'queued'
+  /** Why, in the scheduler's word. */
+  readonly why: string
+  /** Seconds since 1970 before which it will not start; null where it may start at once. */
+  readonly eligibleAt: number | null
+  /** How often it has been started before. */
+  readonly restarts: number
+}
 
 /** An ended job. One without a status was killed together with its launcher. */
 export interface EndedJob {
   readonly state: 'ended'
   readonly exitCode: number | null
   readonly signal: string | null
+  /** What a scheduler says of a job that left no status. */
+  readonly told?: { readonly reason: EndReason; readonly message: string }
 }
 
 /** Starts, finds and signals trainer processes; this machine is one, a cluster another. Jobs outlive the process that starts them. */
@@ -55,6 +76,8 @@ export interface Engine {
   command(job: Job): readonly string[]
   /** How the job stands now; one whose handle was lost with who started it is looked for. */
   observe(handle: JobHandle | undefined, place: JobPlace): Promise<JobStatus>
+  /** Asks for a queued job to start without waiting out its time; what comes of it shows in how the job stands. */
+  hasten(place: JobPlace): Promise<void>
   /** Asks the job to end; `KILL` leaves it no choice. */
   signal(handle: JobHandle | undefined, place: JobPlace, signal: 'TERM' | 'KILL'): Promise<void>
   /** Ranks of an attempt that live here, also before they have said anything and after their launcher is gone. */

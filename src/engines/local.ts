@@ -1,14 +1,14 @@
-import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs'
+import { closeSync, existsSync, openSync, realpathSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import type { Engine, Job, JobPlace, JobStatus, LocalHandle } from './engine.ts'
 import { identityOf, isAlive, isElsewhere, leadsSession, processesWhere } from './process-identity.ts'
+import { exitStatus, lastLines } from './remains.ts'
+import { launchCommand, launcherModule, trainerEnvironment } from './trainer-command.ts'
 
-const tailBytes = 64 * 1024
 const wrapperName = 'stagewright-run'
-const launcher = 'torch.distributed.run'
 
 /**
  * Runs the launcher and writes its exit status beside the run, so that it is known even when nobody waits: the shell outlives
@@ -88,10 +88,11 @@ export class LocalEngine implements Engine {
       if (handle && isElsewhere(handle.process)) return { state: 'unseen', why: `it runs on ${handle.process.host}`, untilSilent: true }
       return { state: 'ended', exitCode: null, signal: null }
     }
-    const exitCode = exitCodeIn(exitFile)
-    const signal = exitCode !== null && exitCode > 128 ? signalName(exitCode - 128) : null
-    return { state: 'ended', exitCode, signal }
+    return exitStatus(exitFile)
   }
+
+  /** What is started here never waits. */
+  async hasten(): Promise<void> {}
 
   async signal(known: LocalHandle | undefined, { exitFile }: JobPlace, signal: 'TERM' | 'KILL'): Promise<void> {
     const handle = known ?? this.find(exitFile)
@@ -101,7 +102,7 @@ export class LocalEngine implements Engine {
   ranks(runFolder: string, attempt: number): ProcessIdentity[] {
     const isRank = (words: readonly string[]) => {
       const at = words.indexOf('osplan')
-      return words[at + 1] === 'train' && words[at + 3] === `--attempt=${attempt}` && !words.includes(launcher)
+      return words[at + 1] === 'train' && words[at + 3] === `--attempt=${attempt}` && !words.includes(launcherModule)
     }
     return processesWhere((words) => isRank(words) && isSameFile(words[words.indexOf('osplan') + 2], runFolder))
   }
@@ -111,20 +112,7 @@ export class LocalEngine implements Engine {
   }
 
   logs(log: string, lines: number): string[] {
-    if (!existsSync(log)) return []
-    const size = statSync(log).size
-    const file = openSync(log, 'r')
-    try {
-      const buffer = Buffer.alloc(Math.min(size, tailBytes))
-      readSync(file, buffer, 0, buffer.length, size - buffer.length)
-      return buffer
-        .toString('utf8')
-        .split('\n')
-        .filter((line) => line.trim() !== '')
-        .slice(-lines)
-    } finally {
-      closeSync(file)
-    }
+    return lastLines(log, lines)
   }
 }
 
@@ -132,34 +120,6 @@ function oneNode(job: Job): UserError {
   return new UserError('ENGINE_NODES', `parallel.nodes: expected one machine for the local engine, got ${job.nodes}`, {
     hint: 'train with --engine slurm, or start the launcher of each machine with `stagewright launch`',
   })
-}
-
-/** The torchrun line of a job on this machine. */
-export function launchCommand(job: Job): string[] {
-  return [
-    job.python,
-    '-m',
-    launcher,
-    '--standalone',
-    '--nnodes=1',
-    `--nproc-per-node=${job.processes}`,
-    '--max-restarts=0',
-    '-m',
-    'osplan',
-    'train',
-    job.runFolder,
-    `--attempt=${job.attempt}`,
-  ]
-}
-
-/** The status in an exit file; null where a power cut left nothing of it. */
-function exitCodeIn(exitFile: string): number | null {
-  try {
-    const { exitCode } = JSON.parse(readFileSync(exitFile, 'utf8')) as { exitCode?: unknown }
-    return typeof exitCode === 'number' ? exitCode : null
-  } catch {
-    return null
-  }
 }
 
 /** Whether two paths name the same file, or will: links may lead there, and the file itself need not be there yet. */
@@ -179,15 +139,7 @@ function launchEnvironment(job: Job, env: Readonly<Record<string, string | undef
   const kept = Object.fromEntries(
     Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[0] !== 'NODE_CHANNEL_FD'),
   )
-  const threads = job.threads === null ? {} : { OMP_NUM_THREADS: String(job.threads) }
-  return {
-    ...kept,
-    ...threads,
-    PYTHONPATH: job.pythonPath,
-    PYTHONUNBUFFERED: '1',
-    PYTHONDONTWRITEBYTECODE: '1',
-    TOKENIZERS_PARALLELISM: 'false',
-  }
+  return { ...kept, ...trainerEnvironment(job) }
 }
 
 /** execa takes any open descriptor; its types know those of the standard streams only. */
@@ -201,18 +153,4 @@ function kill(pid: number, signal: 'TERM' | 'KILL'): void {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ESRCH') throw cause
   }
-}
-
-const signals: Readonly<Record<number, string>> = {
-  1: 'SIGHUP',
-  2: 'SIGINT',
-  6: 'SIGABRT',
-  7: 'SIGBUS',
-  9: 'SIGKILL',
-  11: 'SIGSEGV',
-  15: 'SIGTERM',
-}
-
-function signalName(number: number): string {
-  return signals[number] ?? `signal ${number}`
 }

@@ -46,7 +46,7 @@ export async function driveChain(folder: string, world: RunsWorld): Promise<Chai
     forgetStop(chain)
     const tell = (line: ChainLine) => journal.append(line)
     tell({ event: 'driven', by: own })
-    const end = await driven(chain, tell, { ...world, cwd: chain.identity.cwd })
+    const end = await driven(chain, tell, { ...world, cwd: chain.identity.cwd, chosenEngine: chain.identity.engine ?? undefined })
     tell({ event: 'ended', ...end })
     return end
   } finally {
@@ -149,7 +149,13 @@ function holdsOn(chain: Chain, holder: ProcessIdentity, world: RunsWorld): boole
 
 /** The chain of a plan: the one there is with the same stages, or a new folder. */
 export function chainOf(plan: ChainPlan, world: RunsWorld): Chain {
-  const what = { recipe: plan.recipe, cwd: world.cwd, stages: [...plan.stages], until: plan.until ?? null }
+  const what = {
+    recipe: plan.recipe,
+    cwd: world.cwd,
+    stages: [...plan.stages],
+    until: plan.until ?? null,
+    engine: world.chosenEngine ?? null,
+  }
   const same = listChains(world.runsFolder).findLast(({ identity }) => identity.contentHash === chainHash(what))
   return same ?? createChain({ runsFolder: world.runsFolder, now: world.now(), random: world.random }, what)
 }

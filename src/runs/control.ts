@@ -111,13 +111,25 @@ async function hasEnded(run: Run, attempt: Attempt, world: RunsWorld): Promise<b
 
 /** Ends a run at the next step boundary with a checkpoint; `kill` leaves it no time. */
 export async function stopRun(run: Run, options: { after?: number; kill?: boolean; reason?: string }, world: RunsWorld): Promise<void> {
+  if (!options.kill && (await leftQueue(run, world))) return
   if (!options.kill) {
     await sendCommand(run, { name: 'stop', after: options.after ?? null, reason: options.reason ?? null }, world)
     return
   }
   const attempt = newestAttempt(await settledState(run, world))
   if (!attempt || attempt.end) throw notActive(run, attempt)
-  requestKill(run, attempt.number, world.actor)
+  requestKill(run, attempt.number, { by: world.actor, inQueue: false })
   world.engine.reconcile(world.engine.ranks(run.folder, attempt.number))
   await world.engine.signal(handleOf(attempt), jobPlace(run, attempt), 'KILL')
+}
+
+/** Takes a run out of its cluster's queue, where it stands there; false where it does not. */
+async function leftQueue(run: Run, world: RunsWorld): Promise<boolean> {
+  const attempt = newestAttempt(await settledState(run, world))
+  if (!attempt || attempt.end) return false
+  const place = jobPlace(run, attempt)
+  if ((await world.engine.observe(handleOf(attempt), place)).state !== 'queued') return false
+  requestKill(run, attempt.number, { by: world.actor, inQueue: true })
+  await world.engine.signal(handleOf(attempt), place, 'TERM')
+  return true
 }

@@ -1,6 +1,7 @@
 import type { EndReason } from '../domain/protocol.ts'
 import type { Attempt, RunEnd } from '../domain/run/state.ts'
-import type { JobStatus } from '../engines/engine.ts'
+import type { EndedJob } from '../engines/engine.ts'
+import type { KillRequest } from '../store/runs.ts'
 
 const reasonOfCode: Readonly<Record<string, EndReason>> = { OUT_OF_MEMORY: 'out-of-memory', DISK_FULL: 'disk-full' }
 const signalNames: Readonly<Record<string, string>> = { 6: 'SIGABRT', 7: 'SIGBUS', 9: 'SIGKILL', 11: 'SIGSEGV', 15: 'SIGTERM' }
@@ -12,8 +13,8 @@ export interface Remains {
   /** What a rank other than the first failed with. */
   readonly rankFailure: { readonly code: string; readonly message: string } | undefined
   /** Who asked for it to be killed. */
-  readonly killedBy: string | undefined
-  readonly status: JobStatus & { state: 'ended' }
+  readonly killed: KillRequest | undefined
+  readonly status: EndedJob
   readonly lastStep: number
   readonly log: string
   /** The end of that log, where the launcher names the rank that ended first. */
@@ -25,7 +26,7 @@ export interface Remains {
  * process. The launcher's own status is always 1, so it only counts where nobody spoke.
  */
 export function endReason(remains: Remains): RunEnd {
-  const { attempt, rankFailure, killedBy, status, lastStep, log, logLines } = remains
+  const { attempt, rankFailure, killed, status, lastStep, log, logLines } = remains
   const rest = { step: lastStep, exitCode: status.exitCode, signal: status.signal, log }
   const failure = attempt?.failure ?? (rankFailure && { ...rankFailure, hint: undefined })
   const finished = attempt?.finished
@@ -37,11 +38,22 @@ export function endReason(remains: Remains): RunEnd {
     const reason = reasonOfCode[failure.code] ?? 'failed'
     return { ...rest, reason, message: `${failure.message} [${failure.code}]`, hint: failure.hint ?? hints[reason] }
   }
-  if (killedBy !== undefined) {
-    return { ...rest, reason: 'killed', message: `killed by ${killedBy} after step ${lastStep}`, hint: '`stagewright continue` goes on' }
+  if (killed?.inQueue) {
+    return { ...rest, reason: 'stopped', message: `taken out of the queue by ${killed.by} after step ${lastStep}`, hint: hints.stopped }
+  }
+  if (killed) {
+    return { ...rest, reason: 'killed', message: `killed by ${killed.by} after step ${lastStep}`, hint: '`stagewright continue` goes on' }
+  }
+  if (status.told) {
+    const { reason, message } = status.told
+    return { ...rest, reason, message: `${message}, after step ${lastStep}`, hint: hints[reason] }
   }
   if (status.exitCode === null && status.signal === null) {
     return { ...rest, reason: 'lost', message: `the trainer and its launcher vanished after step ${lastStep}`, hint: hints.lost }
+  }
+  if (logLines.some((line) => /oom[-_ ]kill/i.test(line))) {
+    const message = `the machine ran out of memory after step ${lastStep}: a rank was killed`
+    return { ...rest, reason: 'out-of-memory', message, hint: hints['out-of-memory'] }
   }
   const signal = status.signal ?? rankSignal(logLines)
   if (signal === undefined) {

@@ -10,7 +10,7 @@ import type { StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { checkpointsOf, findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
 import { supervisorJournal } from '../store/journal.ts'
-import { createRun, filesOf, listRuns, type Run, readState } from '../store/runs.ts'
+import { chooseEngine, createRun, filesOf, listRuns, type Run, readState } from '../store/runs.ts'
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
 import { settledState } from './supervise.ts'
@@ -108,6 +108,7 @@ function goingOn(run: Run): HandOff {
 export async function startRun(run: Run, world: RunsWorld): Promise<void> {
   const files = filesOf(run.folder)
   const before = newestAttempt(readState(run))?.number ?? 0
+  if (world.chosenEngine) chooseEngine(run, world.chosenEngine)
   const supervisor = await world.startSupervisor(run.folder, before + 1, files.supervisorLog)
   const journal = supervisorJournal(files.supervisor)
   const hasStarted = () => journal.next().some((event) => event.attempt > before && (event.event === 'ended' || isTakenUp(event)))

@@ -7,8 +7,9 @@ import { type Attempt, newestAttempt, type RunEnd, type RunState } from '../doma
 import type { EndedJob, Engine, Job, JobHandle, JobPlace } from '../engines/engine.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
 import { SupervisorJournal } from '../store/journal.ts'
-import { filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
+import { engineOf, filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
 import { endReason } from './end-reason.ts'
+import { JobWatch } from './job-watch.ts'
 import { isSilent, isSupervised, lockOf, ownIdentity } from './supervisor-lock.ts'
 
 const pollMs = 250
@@ -87,7 +88,7 @@ async function startAndWait(run: Run, number: number, { engine, python }: Superv
   forgetCommands(run)
   const continuesFrom = checkpointsOf(run).at(-1)?.folder ?? null
   const tell = (handle: JobHandle | null, command: readonly string[]) =>
-    journal.append(number, { event: 'attempt', engine: engine.name, handle, command: [...command], continuesFrom })
+    journal.append(number, { event: 'attempt', engine: engineOf(run).kind, handle, command: [...command], continuesFrom })
   let handle: JobHandle
   try {
     const job = jobOf(run, number, python())
@@ -102,20 +103,23 @@ async function startAndWait(run: Run, number: number, { engine, python }: Superv
     tell(null, [])
     return notStarted(number, cause, journal)
   }
-  return ended(run, { number, engine: engine.name, handle }, engine, journal)
+  return ended(run, { number, engine: engineOf(run).kind, handle }, engine, journal)
 }
 
 function jobOf(run: Run, attempt: number, environment: PythonEnvironment): Job {
   const files = filesOf(run.folder)
   const { parallel, memory } = run.stage
+  const choice = engineOf(run)
   return {
-    ...jobPlace(run, { number: attempt, engine: 'local' }),
-    settings: undefined,
+    ...jobPlace(run, { number: attempt, engine: choice.kind }),
+    choice,
     processes: parallel.processes,
     nodes: parallel.nodes,
+    wantsGpus: memory.device !== 'cpu',
     threads: memory.threads,
     ...environment,
     log: files.log(attempt),
+    script: files.script(attempt),
   }
 }
 
@@ -134,16 +138,16 @@ function record(number: number, end: RunEnd, journal: SupervisorJournal): void {
 async function ended(run: Run, job: StartedJob, engine: Engine, journal: SupervisorJournal): Promise<RunEnd> {
   const { number } = job
   const log = filesOf(run.folder).log(number)
-  const status = await settled(run, job, engine)
+  const status = await settled(run, job, engine, journal)
   const killed = killRequest(run, number)
   engine.reconcile(await leftRanks(run, number, engine, killed ? 0 : rankPatienceMs))
-  if (killed) journal.append(number, { event: 'signalled', signal: 'SIGKILL', by: killed.by })
+  if (killed && !killed.inQueue) journal.append(number, { event: 'signalled', signal: 'SIGKILL', by: killed.by })
   const state = readState(run)
   const attempt = state.attempts.find((entry) => entry.number === number)
   const end = endReason({
     attempt,
     rankFailure: rankFailure(run, attempt?.startedAt ?? 0),
-    killedBy: killed?.by,
+    killed,
     status,
     lastStep: state.step,
     log,
@@ -153,10 +157,13 @@ async function ended(run: Run, job: StartedJob, engine: Engine, journal: Supervi
   return end
 }
 
-async function settled(run: Run, job: StartedJob, engine: Engine): Promise<EndedJob> {
+async function settled(run: Run, job: StartedJob, engine: Engine, journal: SupervisorJournal): Promise<EndedJob> {
+  const waited = readState(run).attempts.find(({ number }) => number === job.number)?.waited
+  const watch = new JobWatch(jobPlace(run, job), filesOf(run.folder).lock, engine, journal, waited)
   for (;;) {
     const status = await seen(run, job, () => readState(run).lastHeardAt, engine)
     if (status.state === 'ended') return status
+    await watch.see(status)
     await sleep(pollMs)
   }
 }

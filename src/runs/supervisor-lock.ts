@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import { identityOf, isAlive, isElsewhere } from '../engines/process-identity.ts'
@@ -32,7 +33,12 @@ export async function lockOf(run: Run, own: ProcessIdentity, patienceMs: number)
 
 /** Whether the holder of a run's lock still lives; on another host that is told by what the run says alone. */
 function holdsOn(run: Run, holder: ProcessIdentity): boolean {
-  return isElsewhere(holder) ? !isSilent(readState(run).lastHeardAt) : isAlive(holder)
+  return isElsewhere(holder) ? !isSilent(Math.max(readState(run).lastHeardAt ?? 0, freshenedAt(run))) : isAlive(holder)
+}
+
+/** When the holder of a run's lock last touched it, in seconds since 1970. */
+function freshenedAt(run: Run): number {
+  return (statSync(filesOf(run.folder).lock, { throwIfNoEntry: false })?.mtimeMs ?? 0) / 1000
 }
 
 /** Whether nothing was heard of a run for so long that it is taken for lost. */

@@ -1,4 +1,5 @@
 import type { PythonEnvironment } from '../bridge/environment.ts'
+import type { EngineChoice } from '../domain/engine-choice.ts'
 import type { Engine } from '../engines/engine.ts'
 
 /** What the use cases need from outside; `main` and `api` put it together. */
@@ -6,6 +7,8 @@ export interface RunsWorld {
   readonly cwd: string
   readonly runsFolder: string
   readonly engine: Engine
+  /** Where runs that are started train; undefined leaves each where it was, new ones on this machine. */
+  readonly chosenEngine?: EngineChoice | undefined
   /** Finds the Python that trains, when it is needed. */
   readonly python: () => PythonEnvironment
   /** Starts the detached supervisor of an attempt; what it prints goes to a file. */

@@ -53,9 +53,9 @@ export function createChain(
 }
 
 /** Two chains with the same one train the same stages up to the same one. */
-export function chainHash({ stages, until, cwd }: Pick<ChainIdentity, 'stages' | 'until' | 'cwd'>): string {
+export function chainHash({ stages, until, cwd, engine }: Pick<ChainIdentity, 'stages' | 'until' | 'cwd' | 'engine'>): string {
   return createHash('sha256')
-    .update(JSON.stringify([stages, until, cwd]))
+    .update(JSON.stringify([stages, until, cwd, ...(engine ? [engine] : [])]))
     .digest('hex')
 }
 

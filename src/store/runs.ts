@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { type EngineChoice, engineChoice } from '../domain/engine-choice.ts'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion, type RunIdentity, runIdentity } from '../domain/protocol.ts'
 import { foldRun, type RunState } from '../domain/run/state.ts'
@@ -12,7 +13,7 @@ import { stamp } from './stamp.ts'
 const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
 const longestSocketPath = 99
 const stampLength = '00000000-000000-'.length
-const killSchema = z.object({ by: z.string() })
+const killSchema = z.object({ by: z.string(), inQueue: z.boolean().default(false) })
 
 /** One run folder. Only `store/` knows what lies where in it. */
 export interface Run {
@@ -37,6 +38,8 @@ export const filesOf = (folder: string) => ({
   derived: join(folder, 'derived'),
   exit: (attempt: number) => join(folder, `exit-${attempt}.json`),
   kill: (attempt: number) => join(folder, 'commands', `attempt-${attempt}.kill`),
+  engine: join(folder, 'engine.json'),
+  script: (attempt: number) => join(folder, `attempt-${attempt}.sbatch`),
   supervisorLog: join(folder, 'logs', 'supervisor.log'),
   log: (attempt: number) => join(folder, 'logs', `attempt-${attempt}.log`),
 })
@@ -169,6 +172,30 @@ export function readState(run: Run): RunState {
   return foldRun(trainerJournal(files.trainer).next(), supervisorJournal(files.supervisor).next())
 }
 
+/** Where a run trains: this machine where nothing else was chosen. */
+export function engineOf(run: Run): EngineChoice {
+  const { engine } = filesOf(run.folder)
+  if (!existsSync(engine)) return { formatVersion, kind: 'local' }
+  const read = engineChoice.safeParse(parsedFile(engine))
+  if (read.success) return read.data
+  throw new UserError('RUN_INVALID', `${engine}: expected the engine of a run, got ${reasonOf(read.error)}`, {
+    hint: `stagewright continue ${run.id} --engine local`,
+  })
+}
+
+/** Chooses where the next attempts of a run train. */
+export function chooseEngine(run: Run, choice: EngineChoice): void {
+  writeAtomically(filesOf(run.folder).engine, `${JSON.stringify(choice, null, 1)}\n`)
+}
+
+function parsedFile(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
 /** Removes commands that an earlier attempt has not taken any more. */
 export function forgetCommands(run: Run): void {
   const { commands } = filesOf(run.folder)
@@ -180,13 +207,19 @@ export function writeReplay(run: Run, replay: { readonly commands: readonly obje
   writeAtomically(filesOf(run.folder).replay, JSON.stringify({ formatVersion, ...replay }))
 }
 
+export interface KillRequest {
+  readonly by: string
+  /** Whether its job had not started (again): taking it out of the queue is an orderly stop. */
+  readonly inQueue: boolean
+}
+
 /** Who wants an attempt killed; written by whoever asks, read by the supervisor when it records the end. */
-export function requestKill(run: Run, attempt: number, by: string): void {
-  writeAtomically(filesOf(run.folder).kill(attempt), JSON.stringify({ by }))
+export function requestKill(run: Run, attempt: number, request: KillRequest): void {
+  writeAtomically(filesOf(run.folder).kill(attempt), JSON.stringify(request))
 }
 
 /** Who asked for an attempt to be killed; undefined where nobody did. */
-export function killRequest(run: Run, attempt: number): { readonly by: string } | undefined {
+export function killRequest(run: Run, attempt: number): KillRequest | undefined {
   try {
     return killSchema.parse(JSON.parse(readFileSync(filesOf(run.folder).kill(attempt), 'utf8')))
   } catch {

@@ -24,7 +24,18 @@ function jobOf(script: string): Job {
   writeFileSync(python, `#!/bin/sh\n${script}\n`)
   chmodSync(python, 0o700)
   const files = { log: join(folder, 'log'), exitFile: join(folder, 'exit.json') }
-  return { ...placeOf(files.exitFile), settings: undefined, processes: 2, nodes: 1, threads: 4, python, pythonPath: '/there', ...files }
+  return {
+    ...placeOf(files.exitFile),
+    choice: { formatVersion: 1, kind: 'local' },
+    wantsGpus: false,
+    script: '',
+    processes: 2,
+    nodes: 1,
+    threads: 4,
+    python,
+    pythonPath: '/there',
+    ...files,
+  }
 }
 
 async function settled(handle: LocalHandle, job: Job): Promise<EndedJob> {

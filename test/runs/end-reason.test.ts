@@ -21,7 +21,7 @@ const attempt = attemptThat({
 const remains: Remains = {
   attempt,
   rankFailure: undefined,
-  killedBy: undefined,
+  killed: undefined,
   status: { state: 'ended', exitCode: 1, signal: null },
   lastStep: 12,
   log: 'a.log',
@@ -45,7 +45,7 @@ describe('an attempt ended because', () => {
   })
 
   test('a person killed it', () => {
-    expect(end({ killedBy: 'ann@host', status: { state: 'ended', exitCode: null, signal: null } })).toMatchObject({
+    expect(end({ killed: { by: 'ann@host', inQueue: false }, status: { state: 'ended', exitCode: null, signal: null } })).toMatchObject({
       reason: 'killed',
       message: 'killed by ann@host after step 12',
     })

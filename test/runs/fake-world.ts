@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'vitest'
+import type { EngineChoice } from '../../src/domain/engine-choice.ts'
 import type { RunEvent } from '../../src/domain/run/state.ts'
 import { defaultStage } from '../../src/domain/stage/fields.ts'
 import type { StageSide } from '../../src/domain/stage/origin.ts'
@@ -26,15 +27,22 @@ export interface Behaviour {
 /** Where processes of a test find their sockets and the program. */
 export const pathsOf = (folder: string) => ({ XDG_RUNTIME_DIR: folder, STAGEWRIGHT_SOURCES: '1' })
 
+/** Where the runs of a fake world train; on this machine where nothing is said. */
+export interface Place {
+  readonly env?: Readonly<Record<string, string>>
+  readonly engine?: EngineChoice
+}
+
 /** The world of this machine with the fake trainer in place of Python. */
-export function fakeWorld(folder: string, behaviour: Behaviour = {}): RunsWorld {
+export function fakeWorld(folder: string, behaviour: Behaviour = {}, place: Place = {}): RunsWorld {
   const env = {
     ...process.env,
+    ...place.env,
     ...pathsOf(folder),
     STAGEWRIGHT_PYTHON_ENV: join(import.meta.dirname, '../fake-trainer/python'),
     FAKE_TRAINER: JSON.stringify(behaviour),
   }
-  return runsWorldOf({ cwd: folder, env, runsFolder: join(folder, 'runs') })
+  return runsWorldOf({ cwd: folder, env, runsFolder: join(folder, 'runs'), chosenEngine: place.engine })
 }
 
 /** A test with a folder of its own, short enough for sockets. */

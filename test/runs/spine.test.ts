@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, vi } from 'vitest'
 import type { RunEvent } from '../../src/domain/run/state.ts'
 import { endOf, newestAttempt } from '../../src/domain/run/state.ts'
-import type { JobHandle } from '../../src/engines/engine.ts'
+import type { LocalHandle } from '../../src/engines/engine.ts'
 import { identityOf, isAlive } from '../../src/engines/process-identity.ts'
 import { attach } from '../../src/runs/attach.ts'
 import { sendCommand, stopRun } from '../../src/runs/control.ts'
@@ -24,7 +24,7 @@ const test = folderTest
 
 const stepsOf = (events: readonly RunEvent[]) => events.flatMap(({ event }) => (event.event === 'step' ? [event.step] : []))
 const upTo = (last: number) => Array.from({ length: last }, (_, index) => index + 1)
-const handleOf = (run: Run) => newestAttempt(readState(run))?.handle as JobHandle
+const handleOf = (run: Run) => newestAttempt(readState(run))?.handle as LocalHandle
 
 async function killSupervisor(run: Run): Promise<void> {
   const holder = lockHolder(filesOf(run.folder).lock)

@@ -59,6 +59,24 @@ export interface Attempt {
   readonly finished: { readonly reason: EndReason; readonly message: string; readonly step: number } | undefined
   readonly failure: { readonly code: string; readonly message: string; readonly hint: string | undefined } | undefined
   readonly end: RunEnd | undefined
+  /** When its ranks were last ready, in seconds since 1970; 0 before. A cluster may start a job several times. */
+  readonly readyAt: number
+  /** The last time its job was seen waiting for machines. */
+  readonly waited: Waiting | undefined
+}
+
+/** A job that waits for machines, as of a time in seconds since 1970. */
+export interface Waiting {
+  readonly ts: number
+  readonly why: string
+  readonly eligibleAt: number | null
+  readonly restarts: number
+}
+
+/** What an attempt's job waits for; undefined where it trains, has trained or has ended. */
+export function waitingFor(attempt: Attempt | undefined): Waiting | undefined {
+  const waited = attempt?.waited
+  return waited && !attempt.end && waited.ts > attempt.readyAt ? waited : undefined
 }
 
 export interface RunState {
@@ -153,7 +171,15 @@ export class RunFold {
         return
       case 'ready':
         this.#rest.device = event.device
-        this.#change(attempt, { pids: event.pids, host: event.host, socket: event.socket ?? undefined })
+        // A job that a cluster starts again has not ended, whatever its earlier start said.
+        this.#change(attempt, {
+          pids: event.pids,
+          host: event.host,
+          socket: event.socket ?? undefined,
+          readyAt: event.ts,
+          finished: undefined,
+          failure: undefined,
+        })
         return
       case 'started':
         Object.assign(this.#rest, { step: event.step, steps: event.steps })
@@ -193,6 +219,9 @@ export class RunFold {
         return
       case 'finished':
         this.#change(attempt, { finished: event })
+        return
+      case 'waiting':
+        this.#change(attempt, { waited: event })
         return
       case 'opened':
       case 'adopted':
@@ -278,5 +307,7 @@ function blankAttempt(number: number): Attempt {
     finished: undefined,
     failure: undefined,
     end: undefined,
+    readyAt: 0,
+    waited: undefined,
   }
 }

@@ -53,6 +53,8 @@ class FakeLoop:
     def __init__(self, run: Path, identity: dict[str, Any], attempt: int, port: Any) -> None:
         self.run, self.attempt, self.port = run, attempt, port
         self.stage = read_stage(run)[0]
+        # A cluster may start an attempt again.
+        (run / "derived" / f"done-{attempt}").unlink(missing_ok=True)
         time.sleep(BEHAVIOUR["startMs"] / 1000)
         if BEHAVIOUR.get("withoutSocket"):
             Path(identity["socket"]).unlink()

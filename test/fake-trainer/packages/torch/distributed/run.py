@@ -9,9 +9,9 @@ import time
 
 def main(arguments: list[str]) -> int:
     """`--nproc-per-node=N … -m MODULE ARGUMENT…`; 1 where a rank failed or TERM came, else 0."""
-    count = next(int(word.partition("=")[2]) for word in arguments if word.startswith("--nproc-per-node="))
+    count, nodes, node = (number(arguments, name) for name in ("nproc-per-node", "nnodes", "node-rank"))
     module = arguments[arguments.index("-m") :]
-    ranks = [start(rank, count, module) for rank in range(count)]
+    ranks = [start(local, node * count + local, nodes * count, module) for local in range(count)]
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     while not asked and any(rank.poll() is None for rank in ranks) and not failed(ranks):
@@ -27,8 +27,12 @@ def main(arguments: list[str]) -> int:
     return 1 if bad else 0
 
 
-def start(rank: int, count: int, module: list[str]) -> subprocess.Popen:
-    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+def number(arguments: list[str], name: str) -> int:
+    return next((int(word.partition("=")[2]) for word in arguments if word.startswith(f"--{name}=")), 0)
+
+
+def start(local: int, rank: int, count: int, module: list[str]) -> subprocess.Popen:
+    place = {"RANK": str(rank), "LOCAL_RANK": str(local), "WORLD_SIZE": str(count)}
     return subprocess.Popen([sys.executable, "-S", *module], env={**os.environ, **place}, start_new_session=True)
 
 

@@ -1,0 +1,56 @@
+import { UserError } from '../domain/errors.ts'
+import type { ProcessIdentity } from '../domain/protocol.ts'
+import type { Engine, Job, JobHandle, JobPlace, JobStatus } from './engine.ts'
+
+/** Every engine as one: a job goes to the one chosen for it, and stays with it. */
+export class Engines implements Engine {
+  readonly name = 'engines'
+  readonly #engines: ReadonlyMap<string, Engine>
+  readonly #here: Engine
+
+  /** The first is this machine. */
+  constructor(here: Engine, ...others: readonly Engine[]) {
+    this.#here = here
+    this.#engines = new Map([here, ...others].map((engine) => [engine.name, engine]))
+  }
+
+  async submit(job: Job): Promise<JobHandle> {
+    return this.#of(job).submit(job)
+  }
+
+  command(job: Job): readonly string[] {
+    return this.#of(job).command(job)
+  }
+
+  async observe(handle: JobHandle | undefined, place: JobPlace): Promise<JobStatus> {
+    return this.#of(place).observe(handle, place)
+  }
+
+  async hasten(place: JobPlace): Promise<void> {
+    await this.#of(place).hasten(place)
+  }
+
+  async signal(handle: JobHandle | undefined, place: JobPlace, signal: 'TERM' | 'KILL'): Promise<void> {
+    await this.#of(place).signal(handle, place, signal)
+  }
+
+  ranks(runFolder: string, attempt: number): ProcessIdentity[] {
+    return this.#here.ranks(runFolder, attempt)
+  }
+
+  reconcile(ranks: readonly ProcessIdentity[]): void {
+    this.#here.reconcile(ranks)
+  }
+
+  logs(log: string, lines: number): string[] {
+    return this.#here.logs(log, lines)
+  }
+
+  #of({ engine }: JobPlace): Engine {
+    const found = this.#engines.get(engine)
+    if (found) return found
+    throw new UserError('ENGINE_UNKNOWN', `expected one of the engines ${[...this.#engines.keys()].join(', ')}, got ${engine}`, {
+      hint: 'use the Stagewright version that started the run',
+    })
+  }
+}
