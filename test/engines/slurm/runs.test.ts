@@ -38,7 +38,7 @@ describe.skipIf(reason !== undefined).concurrent(`a run on a cluster${reason ? `
     const runs = world(folder, { stepMs: 20 })
     const run = await launched(runs, { ...cpu, steps: 400, parallel: { nodes: 2 } })
     await until(run, runs, 'step', 10)
-    box.run('sbatch', '-p', 'high', '-N2', '--exclusive', '--mem=100', '--wrap', 'sleep 1')
+    box.run('sbatch', '-p', 'high', '-N2', '--exclusive', '--mem=100', '--output=/dev/null', '--wrap', 'sleep 1')
     const events = await followed(run, runs)
     const told = events.map(({ event }) => event)
     const started = told.filter((event) => event.event === 'started').map(({ step }) => step)
