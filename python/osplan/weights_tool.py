@@ -1,4 +1,5 @@
-"""Questions about weights that need Python, one process each: `python -m osplan.weights_tool check FOLDER` and `convert FILE OUT`.
+"""Questions about weights that need Python, one process each: `python -m osplan.weights_tool check FOLDER`, `convert FILE OUT` and
+`merge BASE ADAPTER OUT`.
 
 The answer is one JSON object on the last line of stdout; a mistake of a person is `{"error": {code, message, hint}}` with exit code 2.
 Which part of a pickle is taken follows upstream's `from_pretrained`, opensora/models/causalvideovae/model/modeling_videobase.py:38-51.
@@ -22,6 +23,8 @@ from osplan.models.registry import build_model
 from osplan.models.wfvae import WFVAE
 from osplan.models.wfvae_config import WfvaeConfig
 from osplan.models.wfvae_layout import all_filters, in_layout
+from osplan.train.assemble import read_weights
+from osplan.train.merging import merged
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -138,6 +141,23 @@ def convert(source: Path, target: Path) -> dict[str, Any]:
     return {"taken": pickled.taken, "tensors": len(pickled.model), "files": files}
 
 
+def merge(base: Path, adapter: Path, target: Path) -> dict[str, Any]:
+    """Writes the weights of a folder with adapters merged in as a folder in diffusers' layout and says what was written.
+
+    Raises UserError TARGET_EXISTS and those of `read_weights` and `merged`.
+    """
+    weights, config = target / _WEIGHTS, base / "config.json"
+    _refuse_existing([weights])
+    tensors, changed = merged(read_weights(base), adapter)
+    target.mkdir(parents=True, exist_ok=True)
+    _save(weights, tensors)
+    files = [str(weights)]
+    if config.is_file():
+        (target / "config.json").write_bytes(config.read_bytes())
+        files.append(str(target / "config.json"))
+    return {"changed": changed, "tensors": len(tensors), "files": files}
+
+
 def _refuse_existing(paths: list[Path]) -> None:
     for path in paths:
         if path.exists():
@@ -159,8 +179,10 @@ def main(arguments: list[str]) -> int:
                 answer = asdict(wanted_tensors(Path(folder)))
             case ["convert", source, target]:
                 answer = convert(Path(source), Path(target))
+            case ["merge", base, adapter, target]:
+                answer = merge(Path(base), Path(adapter), Path(target))
             case _:
-                raise UserError("USAGE", "expected check FOLDER or convert FILE OUT", "")
+                raise UserError("USAGE", "expected check FOLDER, convert FILE OUT or merge BASE ADAPTER OUT", "")
     except UserError as error:
         print(json.dumps({"error": {"code": error.code, "message": error.message, "hint": error.hint}}))
         return 2

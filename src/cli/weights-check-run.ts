@@ -27,6 +27,14 @@ export interface ConvertArguments {
   out: string
 }
 
+export interface MergeArguments {
+  base: string
+  adapter: string
+  out: string
+  use: Use
+  json: boolean
+}
+
 const formatVersion = 1
 
 /** Exit code 1 where a tensor is neither exact nor accepted. */
@@ -49,6 +57,14 @@ export async function convert({ file, out }: ConvertArguments, world: World): Pr
     .strictObject({ taken: z.string(), tensors: z.int(), files: z.array(z.string()) })
     .parse(await askPython(['convert', resolve(world.cwd, file), resolve(world.cwd, out)], world))
   writeLines(world.stdout, [`${answer.tensors} tensors of ${answer.taken}`, ...answer.files.map((path) => `wrote ${path}`)])
+}
+
+export async function merge({ base, adapter, out, use, json }: MergeArguments, world: World): Promise<void> {
+  const [file = ''] = weightSet(resolve(world.cwd, base), use).files
+  const question = ['merge', dirname(file), resolve(world.cwd, adapter), resolve(world.cwd, out)]
+  const answer = z.strictObject({ changed: z.int(), tensors: z.int(), files: z.array(z.string()) }).parse(await askPython(question, world))
+  if (json) writeJson(world.stdout, { formatVersion, ...answer })
+  else writeLines(world.stdout, [`${answer.changed} of ${answer.tensors} tensors changed`, ...answer.files.map((path) => `wrote ${path}`)])
 }
 
 const pythonError = z.object({ error: z.object({ code: z.string(), message: z.string(), hint: z.string() }) })

@@ -1,7 +1,7 @@
 import type { CommandModule } from 'yargs'
 import { runOptions, type TrainingWorld } from './run-world.ts'
 import type { World } from './terminal.ts'
-import type { ConvertArguments, WeightCheckArguments } from './weights-check-run.ts'
+import type { ConvertArguments, MergeArguments, WeightCheckArguments } from './weights-check-run.ts'
 import type { ListArguments, VerifyArguments, WeightDiffArguments } from './weights-run.ts'
 
 const json = { type: 'boolean', default: false, describe: 'as JSON' } as const
@@ -12,7 +12,7 @@ const use = {
 } as const
 const place = 'a .safetensors file, an index, a folder, a checkpoint or the folder of a run'
 
-/** `stagewright weights ls|verify|diff|check|convert`. */
+/** `stagewright weights ls|verify|diff|check|convert|merge`. */
 export function weightsCommand(world: TrainingWorld): CommandModule {
   return {
     command: 'weights',
@@ -24,7 +24,8 @@ export function weightsCommand(world: TrainingWorld): CommandModule {
         .command(diffCommand(world))
         .command(checkCommand(world))
         .command(convertCommand(world))
-        .demandCommand(1, 'expected ls, verify, diff, check or convert'),
+        .command(mergeCommand(world))
+        .demandCommand(1, 'expected ls, verify, diff, check, convert or merge'),
     handler: () => undefined,
   }
 }
@@ -112,5 +113,24 @@ function convertCommand(world: World): CommandModule<object, ConvertArguments> {
         describe: 'a .safetensors file, or a folder where config.json lies beside the pickle',
       }),
     handler: async (args) => (await import('./weights-check-run.ts')).convert(args, world),
+  }
+}
+
+function mergeCommand(world: World): CommandModule<object, MergeArguments> {
+  return {
+    command: 'merge <base> <adapter> <out>',
+    describe: 'low-rank adapters in peft’s layout merged into the weights they were trained beside',
+    builder: (yargs) =>
+      yargs
+        .positional('base', { type: 'string', demandOption: true, describe: 'a folder of weights, a checkpoint or the folder of a run' })
+        .positional('adapter', {
+          type: 'string',
+          demandOption: true,
+          describe: 'a folder with adapter_config.json, such as a checkpoint’s adapter/',
+        })
+        .positional('out', { type: 'string', demandOption: true, describe: 'the folder to write' })
+        .option('use', use)
+        .option('json', json),
+    handler: async (args) => (await import('./weights-check-run.ts')).merge(args, world),
   }
 }

@@ -10,6 +10,7 @@ from osplan.models.registry import build_model
 from osplan.train.adapters import add_adapters, planned_adapters, targets_of, weights_of
 from osplan.train.architecture import transformer_config
 from osplan.train.checkpoint import folder_of, latest_checkpoint, read_checkpoint
+from osplan.train.merging import merged
 from osplan.train.plan import memory, parameters
 
 LORA = {"rank": 4, "alpha": 8}
@@ -146,3 +147,37 @@ def test_optimiser_and_average_need_memory_for_adapters_alone(stage_json):
     whole, adapters = memory(decode_stage(stage_json())), memory(decode_stage(stage_json(lora=LORA)))
     assert adapters["parts"]["optimizer"] < whole["parts"]["optimizer"] / 5
     assert adapters["parts"]["ema"] < whole["parts"]["ema"] / 5
+
+
+def test_a_file_of_adapters_merges_into_what_the_checkpoint_holds(lora_loop, tmp_path):
+    loop, _ = lora_loop(steps=3)
+    base = {name.replace(".base_layer.", "."): value for name, value in base_of(loop).items()}
+    loop.train()
+    folder = latest_checkpoint(loop.attempt.run)
+    found, changed = merged(base, folder / "adapter")
+    expected = load_file(folder / "model" / "diffusion_pytorch_model.safetensors")
+    assert changed == 16
+    assert all(torch.allclose(value, expected[name], atol=1e-7) for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("LORA_UNSUPPORTED", {"use_dora": True}),
+        ("LORA_UNSUPPORTED", {"peft_type": "IA3"}),
+        ("LORA_MISMATCH", {"base": "transformer_blocks.0.attn1.to_q.weight"}),
+        ("LORA_MISSING", {"folder": "nowhere"}),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(lora_loop, code, change):
+    loop, _ = lora_loop(steps=1)
+    base = {name.replace(".base_layer.", "."): value for name, value in base_of(loop).items() if name != change.get("base")}
+    base.pop(change.get("base"), None)
+    loop.train()
+    folder = latest_checkpoint(loop.attempt.run) / change.get("folder", "adapter")
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError) as caught:
+        merged(base, folder)
+    assert caught.value.code == code
