@@ -50,12 +50,12 @@ export function suggestedSettings(parent: Stage, means: Means): SuggestedSetting
   const epochs = epochsFor(clips)
   const steps = Math.max(100, Math.round((epochs * (clips - heldOutClips)) / batch / 50) * 50)
   const every = Math.max(10, Math.round(steps / 20))
-  const rate = Math.min(parent.learningRate / 2, 1e-5)
+  const rate = parent.learningRate / 2
   const settings: SuggestedSetting[] = [
     {
       path: 'learningRate',
       value: rate,
-      reason: `at most half of the parent’s ${parent.learningRate}: later stages of a chain halve or quarter it`,
+      reason: `half of the parent’s ${parent.learningRate}: later stages of a chain halve or quarter it`,
       source: upstream,
     },
     { path: 'schedule.name', value: 'constant-with-warmup', reason: 'stops anywhere without a half-finished decay', source: rule },
