@@ -10,13 +10,13 @@ import { advanceRun, branchRun, continueRun, type Prepared, startRun } from '../
 import { settledState } from '../runs/supervise.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { type Chain, findChain } from '../store/chains.ts'
-import { findRun, type Run, readState } from '../store/runs.ts'
+import { discardRun, findRun, type Run, readState } from '../store/runs.ts'
 import { attachToChain, continueChain, showChain, stopChain } from './chain-actions.ts'
 import { chosenEngine } from './engine-chosen.ts'
 import type { EngineOptions } from './engine-options.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { announced, exitCodeOf, follow, sayEnd } from './follow.ts'
-import { printHandOff } from './hand-off-text.ts'
+import { printHandOff, printStart } from './hand-off-text.ts'
 import { brief, duration, waitingText } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 import { paintFor, writeJson } from './terminal.ts'
@@ -37,6 +37,14 @@ export interface RunArguments extends RunOptions, EngineOptions {
 }
 
 const formatVersion = 1
+
+/** `RUN@STEP` is the run and the step of `--at`. Raises UserError STEP_TWICE where both are given. */
+function withStep(args: RunArguments): RunArguments {
+  const [, run, at] = /^(.+)@(\d+|best)$/.exec(args.run) ?? []
+  if (run === undefined || at === undefined) return args
+  if (args.at === undefined) return { ...args, run, at }
+  throw new UserError('STEP_TWICE', `${args.run} --at ${args.at}: expected one step, got two`, { hint: 'leave out --at' })
+}
 
 async function opened(args: RunArguments, world: TrainingWorld): Promise<{ run: Run; runs: RunsWorld }> {
   const runsFolder = runsFolderOf(args.runs, world)
@@ -60,16 +68,18 @@ export async function runContinue(args: RunArguments, world: TrainingWorld): Pro
   await followUnlessDetached(run, args, world, runs, { start, fromAttempt: attempt })
 }
 
-export async function runBranch(args: RunArguments, world: TrainingWorld): Promise<void> {
+export async function runBranch(given: RunArguments, world: TrainingWorld): Promise<void> {
+  const args = withStep(given)
   const { run, runs } = await opened(args, world)
   const side: StageSide = { label: run.id, stage: run.stage, origins: new Map(), findings: [] }
-  await startPrepared(await branchRun(run, stepOf(args.at), withSetOptions(side, args.set ?? []), runs), args, world, runs)
+  await startPrepared(await branchRun(run, stepOf(args.at), withSetOptions(side, args.set ?? []), runs), run, args, world, runs)
 }
 
-export async function runAdvance(args: RunArguments, world: TrainingWorld): Promise<void> {
+export async function runAdvance(given: RunArguments, world: TrainingWorld): Promise<void> {
+  const args = withStep(given)
   const { run, runs } = await opened(args, world)
   const next = await nextStage(run, args, world, runs)
-  await startPrepared(await advanceRun(run, next, args.weights ?? 'ema', stepOf(args.at), runs), args, world, runs)
+  await startPrepared(await advanceRun(run, next, args.weights ?? 'ema', stepOf(args.at), runs), run, args, world, runs)
 }
 
 async function nextStage(run: Run, args: RunArguments, world: TrainingWorld, runs: RunsWorld): Promise<StageSide> {
@@ -105,8 +115,13 @@ function withParentData(side: StageSide, run: Run): StageSide {
   return { ...side, stage: { ...side.stage, data: { ...side.stage.data, source: run.identity.inputs.data } } }
 }
 
-async function startPrepared({ run, handOff }: Prepared, args: RunArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
-  printHandOff(handOff, world)
+async function startPrepared(prepared: Prepared, parent: Run, args: RunArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
+  const { run } = prepared
+  if (!(await printStart(prepared, parent, world, runs))) {
+    discardRun(run)
+    world.setExitCode(1)
+    return
+  }
   const start = () => announced(run, () => startRun(run, runs), world)
   await followUnlessDetached(run, args, world, runs, { start, fromAttempt: 1 })
 }

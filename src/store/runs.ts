@@ -202,6 +202,12 @@ export function forgetCommands(run: Run): void {
   for (const name of readdirSync(commands).filter((entry) => entry.endsWith('.json'))) rmSync(join(commands, name), { force: true })
 }
 
+/** Removes the folder of a run that was prepared and never started. */
+export function discardRun(run: Run): void {
+  const files = filesOf(run.folder)
+  if (!existsSync(files.supervisor) && !existsSync(files.trainer)) rmSync(run.folder, { recursive: true, force: true })
+}
+
 /** Writes what a replay does again: live changes with the first step that saw each, and the step it goes up to. */
 export function writeReplay(run: Run, replay: { readonly commands: readonly object[]; readonly until: number | null }): void {
   writeAtomically(filesOf(run.folder).replay, JSON.stringify({ formatVersion, ...replay }))
