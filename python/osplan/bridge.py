@@ -40,7 +40,7 @@ class Journal:
         self.path, self.attempt = path, attempt
         self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self.seq = self._last_seq() + 1
-        self.acknowledged = self._acknowledged()
+        self.past = self._past()
         self.unsynced = False
 
     def _last_seq(self) -> int:
@@ -57,9 +57,11 @@ class Journal:
         lines = tail[:end].splitlines()
         return json.loads(lines[-1])["seq"] if lines else -1
 
-    def _acknowledged(self) -> list[dict[str, Any]]:
+    def _past(self) -> list[dict[str, Any]]:
+        events = (b'"event":"command"', b'"event":"checkpoint"', b'"event":"incident"')
         with open(self.path, "rb") as lines:
-            return [json.loads(line) for line in lines if b'"event":"command"' in line]
+            found = [json.loads(line) for line in lines if any(event in line for event in events)]
+        return [event for event in found if event["event"] in ("command", "checkpoint", "incident")]
 
     def append(self, event: str, ts: float, fields: dict[str, Any]) -> bytes:
         """Writes one event and returns its line."""
@@ -106,13 +108,13 @@ class Bridge:
     def __init__(self, run: Path, attempt: int, socket_path: str, run_id: str) -> None:
         self.run, self.attempt, self.run_id = run, attempt, run_id
         self.journal = Journal(run / "trainer.jsonl", attempt)
-        self.past_commands = self.journal.acknowledged
+        self.past_events = self.journal.past
         self.socket_path = socket_path
         self.listener = _listen(socket_path)
         self.step, self.step_at = 0, time.time()
         self._events: deque[tuple[str, float, dict[str, Any]]] = deque()
         self._commands: deque[dict[str, Any]] = deque()
-        self._seen = {str(line.get("id")) for line in self.past_commands}
+        self._seen = {str(line.get("id")) for line in self.past_events if line["event"] == "command"}
         self._waiting: dict[str, tuple[Client, Any]] = {}
         self._clients: dict[int, Client] = {}
         self._written = threading.Condition()
@@ -133,8 +135,8 @@ class Bridge:
         self._thread = threading.Thread(target=self._serve, name="bridge", daemon=True)
         self._thread.start()
 
-    past_commands: list[dict[str, Any]]
-    """Commands acknowledged by earlier attempts, as they stand in the journal."""
+    past_events: list[dict[str, Any]]
+    """Checkpoints, commands and incidents of earlier attempts, as they stand in the journal."""
 
     @property
     def listening(self) -> str | None:
@@ -395,7 +397,7 @@ class Bridge:
 class Silent:
     """The port of every rank but the first: it says nothing and is asked nothing."""
 
-    past_commands: list[dict[str, Any]] = []
+    past_events: list[dict[str, Any]] = []
     listening = None
 
     def emit(self, event: str, **fields: Any) -> None:

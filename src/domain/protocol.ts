@@ -25,6 +25,7 @@ export const endReasons = [
   'data-exhausted',
   'plateau',
   'non-finite',
+  'incident',
   'out-of-memory',
   'disk-full',
   'failed',
@@ -42,6 +43,15 @@ const measured = z.looseObject({
   standardError: float.nullish(),
   byBin: z.array(float.nullable()).nullish(),
   psnr: float.nullish(),
+})
+
+/** The steps an incident rests on; `values` are the newest of them as [step, value]. */
+const evidence = z.looseObject({
+  quantity: z.string(),
+  from: count.nullable(),
+  to: count.nullable(),
+  values: z.array(z.tuple([count, float])),
+  expected: float.nullable(),
 })
 
 /** Everything rank 0 writes to `trainer.jsonl`. */
@@ -167,7 +177,29 @@ export const trainerEvent = z.discriminatedUnion('event', [
     reason: z.string().nullish(),
     message: z.string().nullish(),
   }),
-  z.looseObject({ ...lineHead, event: z.literal('incident'), step: count, kind: z.string(), message: z.string(), action: z.string() }),
+  z.looseObject({
+    ...lineHead,
+    event: z.literal('incident'),
+    step: count,
+    /** The rule that said it. */
+    kind: z.string(),
+    message: z.string(),
+    action: z.string(),
+    severity: z.enum(['alert', 'advice']).nullish(),
+    advice: z.string().nullish(),
+    source: z.string().nullish(),
+    evidence: evidence.nullish(),
+    clips: z.array(z.string()).nullish(),
+    /** Gradient norm before clipping, by module. */
+    modules: z.record(z.string(), float).nullish(),
+    /** Gradient values that are no number, by module. */
+    overflows: z.record(z.string(), count).nullish(),
+    rolledBackTo: count.nullish(),
+    /** Live changes that a roll-back undid: [value it had, value it has again]. */
+    undone: z.record(z.string(), z.array(z.unknown())).nullish(),
+    /** Innermost places of the main threads of ranks that were stuck. */
+    stacks: z.array(z.looseObject({ rank: count, at: z.string(), file: z.string() })).nullish(),
+  }),
   z.looseObject({ ...lineHead, event: z.literal('skippedClips'), paths: z.array(z.string()), total: count, read: count }),
   z.looseObject({ ...lineHead, event: z.literal('heartbeat'), step: count }),
   z.looseObject({

@@ -79,6 +79,7 @@ const hints: Readonly<Record<EndReason, string>> = {
   'data-exhausted': 'add clips or raise `epochs`',
   plateau: '`stagewright advance` starts the next stage, or lower the learning rate and `branch`',
   'non-finite': '`stagewright branch --set learningRate=…` goes on from the last good checkpoint with a smaller step',
+  incident: '`stagewright show RUN --incident N` says what was seen; `continue` goes on, `branch --set` with other settings',
   'out-of-memory': 'lower batch.perDevice, or set memory.checkpointing to all; `stagewright plan` estimates what fits',
   'disk-full': 'free some space, then `stagewright continue`',
   failed: 'mend the cause, then `stagewright continue`',

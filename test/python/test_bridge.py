@@ -86,7 +86,14 @@ def test_a_command_is_answered_with_its_effect(run: Path):
         taken = bridge.take()
     bridge.acknowledge(taken[0], 7, "applied", 5e-6)
     answer = json.loads(caller.file.readline())
-    assert answer["result"] | {"seq": 0, "ts": 0} == answer["result"] | {"seq": 0, "ts": 0, "step": 7, "effective": 5e-6, "status": "applied", "by": "me"}
+    assert answer["result"] | {"seq": 0, "ts": 0} == answer["result"] | {
+        "seq": 0,
+        "ts": 0,
+        "step": 7,
+        "effective": 5e-6,
+        "status": "applied",
+        "by": "me",
+    }
     bridge.close()
 
 

@@ -9,7 +9,15 @@ from osplan.domain.errors import UserError
 
 RATE = {"path": "learningRate", "kind": "real", "min": 1e-5, "max": 1e-1, "step": None, "log": True, "when": {}}
 DEPTH = {"path": "trainable", "kind": "choice", "values": [["all"], ["all", "-blocks[0:2]"]], "when": {}}
-BETA = {"path": "optimizer.beta2", "kind": "real", "min": 0.9, "max": 0.999, "step": None, "log": False, "when": {"optimizer.name": ["adamw"]}}
+BETA = {
+    "path": "optimizer.beta2",
+    "kind": "real",
+    "min": 0.9,
+    "max": 0.999,
+    "step": None,
+    "log": False,
+    "when": {"optimizer.name": ["adamw"]},
+}
 NAME = {"path": "optimizer.name", "kind": "choice", "values": ["adamw", "sgd"], "when": {}}
 LAYERS = {"path": "model.layers", "kind": "integer", "min": 2, "max": 8, "step": 2, "log": False, "when": {}}
 SPACE = [RATE, DEPTH, NAME, BETA, LAYERS]
@@ -20,7 +28,12 @@ PRUNER = {
 
 
 def study(folder, *, sampler="tpe", seed=7, startup=4, **pruner):
-    return {"path": str(folder / "study.log"), "seed": seed, "sampler": {"name": sampler, "startup": startup}, "pruner": {**PRUNER, **pruner}}
+    return {
+        "path": str(folder / "study.log"),
+        "seed": seed,
+        "sampler": {"name": sampler, "startup": startup},
+        "pruner": {**PRUNER, **pruner},
+    }
 
 
 def loss(values):

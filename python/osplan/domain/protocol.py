@@ -21,6 +21,7 @@ END_REASONS = (
     "data-exhausted",
     "plateau",
     "non-finite",
+    "incident",
     "out-of-memory",
     "disk-full",
     "failed",

@@ -431,8 +431,12 @@ class Incidents:
 
     policy: Literal["stop", "skip", "rollback"]
     """What a non-finite loss or gradient leads to."""
+    on_spike: Literal["note", "clip", "skip", "rollback", "stop"]
+    """What a spike or a divergence leads to; `clip` cuts the gradient of a spike to its usual norm; a divergence cannot be skipped or clipped."""
     max_retries: int
-    """Skips or roll-backs before the run stops."""
+    """Skips, clips and roll-backs before the run stops."""
+    forget_steps: int | None
+    """Steps without an incident after which retries count from 0 again; null never forgets [step]."""
     learning_rate_cut: float
     """Factor on the learning rate after a roll-back."""
     watch: Watch
@@ -565,7 +569,9 @@ LIVE_PATHS = frozenset(
         "objective.adversarialWeight",
         "objective.discriminatorLearningRate",
         "incidents.policy",
+        "incidents.onSpike",
         "incidents.maxRetries",
+        "incidents.forgetSteps",
         "incidents.learningRateCut",
         "incidents.watch.warmupSteps",
         "incidents.watch.quietSteps",

@@ -116,7 +116,7 @@ def _restore(loop: Loop, run: Path, identity: Mapping[str, Any], world: World, p
         loop.commands.repeat(replay["commands"])
     folder = world.from_first(latest_checkpoint(run) if world.is_first else None)
     if folder is not None:
-        past = [*port.past_commands, *(replay["commands"] if replay is not None else [])]
+        past = [*port.past_events, *(replay["commands"] if replay is not None else [])]
         loop.restore(read_checkpoint(folder, world.rank), past, same_run=True)
         port.emit(
             "loaded", what="checkpoint", **{"from": str(folder.relative_to(run))}, exact=len(loop.trained.names), missing=[], unexpected=[]

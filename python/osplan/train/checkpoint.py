@@ -230,6 +230,20 @@ def latest_checkpoint(run: Path) -> Path | None:
     return None
 
 
+def checkpoints_of(run: Path) -> list[tuple[int, Path]]:
+    """The complete checkpoints of a run with their steps, oldest first."""
+    folders = [(folder, read_manifest(folder)) for folder in sorted((run / "checkpoints").glob("step-*"))]
+    return [(int(manifest["step"]), folder) for folder, manifest in folders if manifest is not None]
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Deletes a checkpoint; one that is half gone is never taken for a whole one."""
+    doomed = folder.with_name(f".{folder.name}.tmp")
+    with contextlib.suppress(OSError):
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed)
+
+
 @dataclass(frozen=True)
 class Restored:
     """A checkpoint read back."""
@@ -302,10 +316,7 @@ def prune(run: Path, keep_last: int | None, keep_best: int) -> list[Path]:
     }
     gone = [folder for folder, _ in complete if folder not in kept]
     for folder in gone:
-        doomed = folder.with_name(f".{folder.name}.tmp")
-        with contextlib.suppress(OSError):
-            os.rename(folder, doomed)
-            shutil.rmtree(doomed)
+        remove_checkpoint(folder)
     return gone
 
 

@@ -15,11 +15,14 @@ class Commands:
         self.attempt, self.trained = attempt, trained
         self.requested: set[str] = set()
         """Names of commands to carry out at this boundary."""
+        self.changed: list[str] = []
+        """Paths of the settings changed at this boundary."""
         self.stop_at: int | None = None
         self._replay: list[dict[str, Any]] = []
 
     def apply(self) -> None:
         """Takes the commands of a boundary and applies them, on every rank."""
+        self.changed = []
         for command in self.attempt.world.from_first(self._due()):
             self._apply(command)
 
@@ -44,6 +47,7 @@ class Commands:
             value = command["effective"] if command.get("replayed") else command["value"]
             effective = live.change(command["path"], value)
             self.trained.settings_changed()
+            self.changed.append(command["path"])
         except UserError as refused:
             live.reset(before)
             self.trained.settings_changed()

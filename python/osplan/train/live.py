@@ -35,6 +35,13 @@ class LiveStage:
         for path, value in changes.items():
             self.change(path, value)
 
+    def resolved(self, path: str) -> Any:
+        """The value of a field as the stage was resolved, without live changes."""
+        value: Any = self._resolved
+        for name in path.split("."):
+            value = value[name]
+        return value
+
     def change(self, path: str, value: Any) -> Any:
         """Changes one field and returns its effective value; `*0.5` multiplies a number.
 

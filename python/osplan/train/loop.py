@@ -1,9 +1,10 @@
 """The loop: one for every kind of stage. It decides what comes next; its parts do it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from osplan.domain.history import after_checkpoint
 from osplan.train.attempt import Attempt, End
 from osplan.train.checkpoint import Restored
 from osplan.train.commands import Commands
@@ -11,7 +12,8 @@ from osplan.train.incidents import Incidents
 from osplan.train.keeping import Keeper
 from osplan.train.measuring import Measuring
 from osplan.train.trained import Trained
-from osplan.train.update import NonFiniteError, Update
+from osplan.train.update import Update
+from osplan.train.watching import RefusedError, Watching
 
 PLATEAU_MEASUREMENTS = 3
 """Held-out measurements without improvement after which a phase that waits for a plateau begins."""
@@ -23,52 +25,79 @@ class Loop:
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.trained = Trained(attempt)
-        self.update = Update(attempt, self.trained)
+        self.watching = Watching(attempt, self.trained)
+        self.update = Update(attempt, self.trained, self.watching)
         self.measuring = Measuring(attempt, self.trained)
         self.commands = Commands(attempt, self.trained)
-        self.incidents = Incidents(attempt, self.trained)
-        self.keeper = Keeper(attempt, self.trained, self.measuring, [self.measuring, self.commands, self.incidents])
+        self.incidents = Incidents(attempt, self.trained, self.watching)
+        self.keeper = Keeper(attempt, self.trained, self.measuring, [self.measuring, self.commands, self.incidents, self.watching])
 
-    def restore(self, saved: Restored, past_commands: Sequence[dict[str, Any]], *, same_run: bool) -> None:
-        """Takes over a checkpoint: all of it where the run goes on, the optimiser's state alone in a branch."""
+    def restore(self, saved: Restored, past: Sequence[Mapping[str, Any]], *, same_run: bool) -> None:
+        """Takes over a checkpoint: all of it where the run goes on, the optimiser's state alone in a branch.
+
+        `past` is what the journal says of checkpoints, commands and incidents, in its order.
+        """
         self.keeper.restore(saved, same_run=same_run)
-        if same_run:
-            self.commands.repeat(past_commands)
+        if not same_run:
+            return
+        world = self.attempt.world
+        since = world.from_first(after_checkpoint(past, saved.step) if world.is_first else None)
+        if since.rollback is not None:
+            self.incidents.go_on(since.rollback["after"], self.commands)
+        self.commands.repeat(since.commands)
 
     def train(self) -> End:
         """Trains until the stage is over or something ends it; the last state is always in a checkpoint."""
         stage, trained = self.attempt.stage, self.trained
         self.attempt.port.emit("started", step=trained.step, steps=stage.steps)
         if trained.step == 0:
-            self.measuring.measure(baselines=True)
-            if stage.incidents.policy == "rollback":
-                self.keeper.checkpoint()
+            self._measure(baselines=True)
+            if "rollback" in (stage.incidents.policy, stage.incidents.on_spike):
+                self._checkpoint()
         while True:
-            end = self._boundary()
-            if end is not None:
-                return self._finish(end)
             try:
-                self.update.make()
-            except StopIteration:
-                steps = self.attempt.stage.steps
-                return self._finish(End("data-exhausted", f"the data ended after {trained.step} of {steps} steps", trained.step))
-            except NonFiniteError as cause:
-                end = self.incidents.answer(str(cause), self.keeper, self.commands)
-                if end is not None:
-                    return end
-                continue
-            self._after_update()
+                end = self._next()
+            except RefusedError as refused:
+                end = self.incidents.answer(refused, self.keeper, self.commands)
+            if end is not None:
+                return end
+
+    def _next(self) -> End | None:
+        """One boundary and one step.
+
+        Raises RefusedError for what the stage's policy has to decide.
+        """
+        end = self._boundary()
+        if end is not None:
+            return self._finish(end)
+        try:
+            reading = self.update.make()
+        except StopIteration:
+            step, steps = self.trained.step, self.attempt.stage.steps
+            return self._finish(End("data-exhausted", f"the data ended after {step} of {steps} steps", step))
+        self.watching.after(reading)
+        self._after_update()
+        return None
+
+    def _measure(self, *, baselines: bool) -> None:
+        self.measuring.measure(baselines=baselines)
+        self.watching.measured(self.measuring.last)
+
+    def _checkpoint(self, *, force: bool = False) -> None:
+        self.watching.check_weights()
+        self.keeper.checkpoint(force=force)
 
     def _boundary(self) -> End | None:
         """Between two steps: commands, phases, and the reasons to end."""
         self.commands.apply()
+        self.watching.changed(self.commands.changed)
         self._next_phase()
         end = self._end()
         if end is not None:
             return end
         for name, action in (
-            ("measure", lambda: self.measuring.measure(baselines=False)),
-            ("checkpoint", self.keeper.checkpoint),
+            ("measure", lambda: self._measure(baselines=False)),
+            ("checkpoint", self._checkpoint),
             ("sample", self.measuring.sample),
         ):
             if name in self.commands.requested:
@@ -86,6 +115,7 @@ class Loop:
         if due or "thaw" in self.commands.requested:
             trained.prove_phase()
             trained.enter_phase(upcoming)
+            self.watching.watch.new_phase()
             measuring.since_best = 0
 
     def _end(self) -> End | None:
@@ -110,24 +140,25 @@ class Loop:
         if step >= stage.steps:
             return
         if _due(step, stage.held_out.every_steps):
-            self.measuring.measure(baselines=False)
+            self._measure(baselines=False)
         if _due(step, stage.samples.every_steps):
             self.measuring.sample()
         minutes = stage.checkpoint.every_minutes
         late = minutes is not None and self.attempt.world.largest(int(time.monotonic() - self.keeper.last_at > 60 * minutes)) > 0
         if _due(step, stage.checkpoint.every_steps) or late:
-            self.keeper.checkpoint()
+            self._checkpoint()
 
     def _finish(self, end: End) -> End:
         """The last measurement, checkpoint and samples; a stop keeps to the checkpoint."""
         if end.reason in ("completed", "data-exhausted", "plateau"):
             self.trained.prove_phase()
-            self.measuring.measure(baselines=True)
+            self.watching.check_weights()
+            self._measure(baselines=True)
             self.measuring.finish()
-            self.keeper.checkpoint(force=True)
+            self._checkpoint(force=True)
             self.measuring.sample()
         elif self.keeper.last_step != self.trained.step:
-            self.keeper.checkpoint()
+            self._checkpoint()
         return end
 
 

@@ -1,33 +1,32 @@
 """One optimizer update: micro-batches forwards and backwards, the norm clipped, the weights moved, what it took."""
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from osplan.domain.watch.reading import Reading
+from osplan.parallel.world import World
 from osplan.train.attempt import Attempt
 from osplan.train.optimizer import gradient_norm, scale_gradients, set_learning_rate
 from osplan.train.task import Batch, MicroBatch
 from osplan.train.trained import Trained
-
-
-class NonFiniteError(Exception):
-    """The loss or gradient of a step is not a number."""
+from osplan.train.watching import Watching
 
 
 class Update:
     """Makes the steps of one attempt."""
 
-    def __init__(self, attempt: Attempt, trained: Trained) -> None:
-        self.attempt, self.trained = attempt, trained
+    def __init__(self, attempt: Attempt, trained: Trained, watching: Watching) -> None:
+        self.attempt, self.trained, self.watching = attempt, trained, watching
 
-    def make(self) -> None:
-        """One step.
+    def make(self) -> Reading:
+        """One step, and how it went.
 
-        Raises NonFiniteError before anything has moved, StopIteration where the data ends.
+        Raises RefusedError before anything has moved, StopIteration where the data ends.
         """
         task, clips, world, trained = self.attempt.task, self.attempt.clips, self.attempt.world, self.trained
         stage, step = self.attempt.stage, trained.step + 1
@@ -53,20 +52,20 @@ class Update:
             extra = {name: float(value) for name, value in part.extra.items()}
         with split.time("optimizer"):
             norm = float(gradient_norm(trained.trainable))
-            loss = float(world.mean(torch.stack(losses).mean()))
-            if not math.isfinite(norm) or not math.isfinite(loss):
-                paths = [path for batch in batches for path in batch.paths]
-                found = f"loss {loss} and gradient norm {norm}; clips: {', '.join(paths[:8])}"
-                raise NonFiniteError(f"step {step}: expected a finite loss and gradient, got {found}")
+            loss, by_bin = float(world.mean(torch.stack(losses).mean())), _bins_of_all(bins, world)
             rate = trained.learning_rate(step)
+            reading = Reading(step, loss, rate, norm if trains else None, 0.0, by_bin, _memory(world.device))
+            limit = self.watching.before(reading, batches)
             if trains:
-                scale_gradients(trained.trainable, trained.clipper.scale_for(norm))
+                factor = trained.clipper.scale_for(norm)
+                scale_gradients(trained.trainable, factor if limit is None or norm <= limit else min(factor, limit / norm))
                 set_learning_rate(trained.optimizer, rate)
                 trained.optimizer.step()
                 if trained.ema is not None:
                     trained.ema.update(step)
         extra |= task.after_step(stage, batches, step, world)
         trained.step = step
+        reading = replace(reading, seconds=time.perf_counter() - started, extra=extra)
         if step % stage.log_every == 0 or step == 1 or step >= stage.steps:
             count = stage.batch.per_device * stage.batch.accumulate * world.size
             self.attempt.port.emit(
@@ -75,14 +74,15 @@ class Update:
                 loss=loss,
                 learning_rate=rate,
                 gradient_norm=norm,
-                seconds_per_step=time.perf_counter() - started,
+                seconds_per_step=reading.seconds,
                 clips=count,
                 tokens=count * task.tokens_per_clip(),
                 split=split.seconds,
-                loss_by_bin=_mean_bins(bins),
-                memory_bytes=_memory(world.device),
+                loss_by_bin=by_bin,
+                memory_bytes=reading.memory,
                 extra=extra or None,
             )
+        return reading
 
 
 class Split:
@@ -110,12 +110,17 @@ def _without_sync(model: nn.Module, *, wait: bool) -> Iterator[None]:
         yield
 
 
-def _mean_bins(parts: list[list[float | None] | None]) -> list[float | None] | None:
+def _bins_of_all(parts: list[list[float | None] | None], world: World) -> list[float | None] | None:
+    """Mean loss per time bin over all micro-batches of all ranks; None where nothing fell into a bin, or there are no times."""
     rows = [row for row in parts if row is not None]
     if not rows:
         return None
     columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
-    return [sum(column) / len(column) if column else None for column in columns]
+    if world.size == 1:
+        return [sum(column) / len(column) if column else None for column in columns]
+    sums, counts = [float(sum(column)) for column in columns], [float(len(column)) for column in columns]
+    shared = world.mean(torch.tensor([sums, counts], dtype=torch.float64, device=world.device)).tolist()
+    return [total / count if count else None for total, count in zip(*shared, strict=True)]
 
 
 def _memory(device: torch.device) -> int:

@@ -1178,11 +1178,25 @@ const incidents = z
       impact: 'live',
       meaning: 'what a non-finite loss or gradient leads to',
     }),
+    onSpike: field(z.enum(['note', 'clip', 'skip', 'rollback', 'stop']).default('note'), {
+      group: 'bookkeeping',
+      kind: 'choice',
+      impact: 'live',
+      meaning:
+        'what a spike or a divergence leads to; `clip` cuts the gradient of a spike to its usual norm; a divergence cannot be skipped or clipped',
+    }),
     maxRetries: field(count.default(3), {
       group: 'bookkeeping',
       kind: 'additive',
       impact: 'live',
-      meaning: 'skips or roll-backs before the run stops',
+      meaning: 'skips, clips and roll-backs before the run stops',
+    }),
+    forgetSteps: field(positiveInt.nullable().default(1000), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      unit: 'step',
+      impact: 'live',
+      meaning: 'steps without an incident after which retries count from 0 again; null never forgets',
     }),
     learningRateCut: field(share.default(0.5), {
       group: 'bookkeeping',

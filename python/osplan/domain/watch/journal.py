@@ -14,7 +14,7 @@ from osplan.domain.stage import Watch as Thresholds
 from osplan.domain.watch.reading import Alert, Measurement, Reading
 from osplan.domain.watch.watch import Watch
 
-UNSETTLING = ("learningRate", "learningRateRatios", "clip.", "optimizer.", "objective.")
+UNSETTLING: tuple[str, ...] = ("learningRate", "learningRateRatios", "clip.", "optimizer.", "objective.")
 """Settings whose live change moves losses or gradients by itself."""
 FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -27,6 +27,8 @@ class JournalWatch:
         self.watch = Watch()
         self.known: dict[int, str] = {}
         """The watch's state at checkpoints, by step, as JSON text."""
+        self.hushed: set[int] = set()
+        """Steps before which something was changed that moves losses by itself."""
         self.heard_at: float | None = None
         self.steps = 0
 
@@ -55,9 +57,9 @@ class JournalWatch:
             case "phase":
                 self.watch.new_phase()
             case "command" if event["name"] == "set" and event["status"] == "applied" and str(event.get("path")).startswith(UNSETTLING):
-                self.watch.hush(event["step"] - 1, self.thresholds)
-            case "incident" if event.get("rolledBackTo") is not None:
-                self._back_to(event["rolledBackTo"])
+                self.hushed.add(event["step"])
+            case "incident":
+                return self._incident(event)
             case "heartbeat" if self.heard_at is not None:
                 return self.watch.heartbeat(event["step"], event["ts"] - self.heard_at, self.thresholds)
             case _:
@@ -69,9 +71,20 @@ class JournalWatch:
         if not math.isfinite(reading.loss) or not math.isfinite(reading.gradient_norm or 0.0):
             return []
         self.steps += 1
+        if reading.step in self.hushed:
+            self.watch.hush(reading.step - 1, self.thresholds)
         spike = self.watch.judge(reading, self.thresholds)
         said = [] if spike is None else self.watch.spiked(spike, self.thresholds)
         return [*said, *self.watch.step(reading, self.thresholds)]
+
+    def _incident(self, event: Mapping[str, Any]) -> list[Alert]:
+        """What was refused left no step behind: it is said again as the trainer said it."""
+        found = []
+        if event["kind"] == self.watch.non_finite.name:
+            found = [self.watch.non_finite.found(event["step"], str(event["message"]), math.nan)]
+        if event.get("rolledBackTo") is not None:
+            self._back_to(event["rolledBackTo"])
+        return found
 
     def _back_to(self, step: int) -> None:
         """Steps after this one are done again."""

@@ -104,7 +104,7 @@ class Rule:
 
     name: str
     threshold: str
-    """The setting under `incidents.watch` that sets it and, as null, switches it off; empty where it is always on."""
+    """The setting under `incidents.watch` that sets it and, as null, switches it off."""
     watches: str
     """One line: what it finds."""
     reason: str

@@ -92,6 +92,28 @@ class Spike(Rule):
         self.restore(type(self)().state())
 
 
+class NonFinite(Rule):
+    """A loss or gradient that is no number."""
+
+    name, threshold = "non-finite", "policy"
+    watches = "a loss, gradient or weight that is infinite or not a number"
+    reason = "one such step makes every weight useless, and every checkpoint after it"
+    source = "Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2; PyTorch Lightning's SpikeDetection: `finite_only`"
+
+    def judge(self, reading: Reading) -> Alert | None:
+        """Looks at loss and gradient norm before the step is taken."""
+        norm = reading.gradient_norm
+        if math.isfinite(reading.loss) and (norm is None or math.isfinite(norm)):
+            return None
+        found = f"loss {reading.loss}" + ("" if norm is None else f" and gradient norm {norm}")
+        return self.found(reading.step, f"expected a finite loss and gradient, got {found}", reading.loss)
+
+    def found(self, step: int, message: str, value: float) -> Alert:
+        """The alert."""
+        advice = "look at the clips of this batch; if they are whole, lower the learning rate or use a wider precision"
+        return self.alert(step, message, advice, Evidence("loss", ((step, value),)))
+
+
 class LossSpike(Spike):
     """The loss, divided by what is usual in its time bins."""
 

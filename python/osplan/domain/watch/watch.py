@@ -10,14 +10,14 @@ from osplan.domain.stage import Watch as Thresholds
 from osplan.domain.watch.levels import Divergence, HeldOutRules, Levels
 from osplan.domain.watch.machine import DeadGradients, DiscriminatorCollapse, MemoryCreep, SlowSteps, StuckRank
 from osplan.domain.watch.reading import Alert, Measurement, Reading, Rule
-from osplan.domain.watch.spikes import GradientSpike, LossSpike, RepeatedSpikes, Spike
+from osplan.domain.watch.spikes import GradientSpike, LossSpike, NonFinite, RepeatedSpikes, Spike
 
 
 class Watch:
     """All rules over one run."""
 
     def __init__(self) -> None:
-        self.loss, self.gradient = LossSpike(), GradientSpike()
+        self.non_finite, self.loss, self.gradient = NonFinite(), LossSpike(), GradientSpike()
         self.repeated = RepeatedSpikes()
         self.levels, self.divergence, self.held_out = Levels(), Divergence(), HeldOutRules()
         self.dead, self.slow, self.memory = DeadGradients(), SlowSteps(), MemoryCreep()
@@ -32,12 +32,15 @@ class Watch:
     def rules(self) -> tuple[Rule, ...]:
         """Every rule, in the order in which they are documented."""
         return (
-            self.loss, self.gradient, self.repeated, self.divergence, *self.held_out.rules, self.dead, self.discriminator, self.slow,
-            self.memory, self.stuck,
+            self.non_finite, self.loss, self.gradient, self.repeated, self.divergence, *self.held_out.rules, self.dead, self.discriminator,
+            self.slow, self.memory, self.stuck,
         )  # fmt: skip
 
     def judge(self, reading: Reading, thresholds: Thresholds) -> Alert | None:
-        """A spike in a step that has not been taken yet; changes nothing. The loss is looked at before the gradient."""
+        """What is wrong with a step that has not been taken yet; changes nothing. The loss is looked at before the gradient."""
+        impossible = self.non_finite.judge(reading)
+        if impossible is not None:
+            return impossible
         quiet = reading.step <= self.quiet_until
         for rule in self._spike_rules():
             found = rule.judge(reading, thresholds, quiet=quiet)
@@ -49,7 +52,9 @@ class Watch:
         return (self.loss, self.gradient)
 
     def spiked(self, found: Alert, thresholds: Thresholds) -> list[Alert]:
-        """What is said of a spike: nothing where the same was said shortly before, and that they come back where they do."""
+        """What is said of a step's alert: nothing where the same was said shortly before, and that spikes come back where they do."""
+        if found.rule == self.non_finite.name:
+            return [found]
         if found.step <= self.told_until.get(found.rule, -1):
             return []
         for rule in self._spike_rules():
@@ -134,7 +139,7 @@ def rules_as_json() -> list[dict[str, str]]:
     return [
         {
             "name": rule.name,
-            "setting": f"incidents.watch.{rule.threshold}",
+            "setting": "incidents.policy" if rule.threshold == "policy" else f"incidents.watch.{rule.threshold}",
             "watches": rule.watches,
             "reason": rule.reason,
             "source": rule.source,

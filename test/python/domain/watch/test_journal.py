@@ -221,5 +221,5 @@ def test_a_torn_line_and_a_missing_journal_are_passed_over(tmp_path):
 
 def test_every_rule_says_what_it_finds_why_and_from_where():
     rules = rules_as_json()
-    assert len({rule["name"] for rule in rules}) == len(rules) == 12
+    assert len({rule["name"] for rule in rules}) == len(rules) == 13
     assert all(rule[part] for rule in rules for part in ("setting", "watches", "reason", "source"))
