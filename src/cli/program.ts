@@ -18,6 +18,7 @@ import { replayCommand } from './replay.ts'
 import { runCommands } from './run-commands.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { runsCommand } from './runs.ts'
+import { sampleCommand } from './sample.ts'
 import { scriptCommand } from './script.ts'
 import { stagesCommand } from './stages.ts'
 import { suggestCommand } from './suggest.ts'
@@ -33,6 +34,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     suggestCommand(world),
     trainCommand(world),
     ...runCommands(world),
+    sampleCommand(world),
     replayCommand(world),
     monitorCommand(world),
     runsCommand(world),

@@ -181,11 +181,7 @@ export async function runCheckpoint(args: RunArguments, world: TrainingWorld): P
   await tell(args, world, 'checkpoint')
 }
 
-export async function runSample(args: RunArguments, world: TrainingWorld): Promise<void> {
-  await tell(args, world, 'sample')
-}
-
-async function tell(args: RunArguments, world: TrainingWorld, name: 'pause' | 'checkpoint' | 'sample'): Promise<void> {
+async function tell(args: RunArguments, world: TrainingWorld, name: 'pause' | 'checkpoint'): Promise<void> {
   const { run, runs } = await opened(args, world)
   const { step } = await sendCommand(run, { name, reason: args.why ?? null }, runs)
   world.stdout.write(`${run.id}: ${name} before step ${step}\n`)

@@ -71,7 +71,6 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
       { changes: { type: 'string', array: true, describe: 'path=value, or path=*0.5 to multiply' } },
     ),
     command('checkpoint <run>', 'write a checkpoint now', 'runCheckpoint', { why }),
-    command('sample <run>', 'write sample videos now', 'runSample', { why }),
     command('show <run>', 'what a run is, where it stands, how it ended', 'runShow', { json }),
   ]
 }

@@ -76,3 +76,7 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     wanted = ("auto", "flow-euler") if is_flow else ("auto", "ddim", "euler-ancestral")
     wrong_sampler = not is_vae and stage.samples.sampler not in wanted
     yield "samples.sampler", stage.samples.sampler, wrong_sampler, f"{objective.name} is sampled by {' or '.join(wanted[1:])}"
+    goes_on = stage.kind == "inpaint"
+    samples = stage.samples
+    yield "samples.from", list(samples.from_), bool(samples.from_) and not (goes_on or is_vae), "only inpaint stages go on from frames"
+    yield "samples.task", samples.task, samples.task not in ("auto", "t2v") and not goes_on, "only inpaint stages know frames"

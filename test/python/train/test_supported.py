@@ -22,6 +22,8 @@ from osplan.train.supported import refuse_unsupported
         ("scaleLearningRate", {"scaleLearningRate": True}),
         ("reportTo", {"reportTo": ["wandb"]}),
         ("samples.sampler", {"samples": {"sampler": "flow-euler"}}),
+        ("samples.from", {"samples": {"from": ["clip.mp4"]}}),
+        ("samples.task", {"samples": {"task": "i2v"}}),
         ("objective.weighting", {"objective": {"name": "rectified-flow", "times": "mode", "weighting": "cosmap"}}),
     ],
 )
