@@ -17,6 +17,8 @@ import type { EngineOptions } from './engine-options.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { announced, exitCodeOf, follow, sayEnd } from './follow.ts'
 import { printHandOff, printStart } from './hand-off-text.ts'
+import { showIncident } from './incident-show.ts'
+import { incidentsText } from './incident-text.ts'
 import { brief, duration, waitingText } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 import { paintFor, writeJson } from './terminal.ts'
@@ -34,6 +36,7 @@ export interface RunArguments extends RunOptions, EngineOptions {
   why?: string
   detach?: boolean
   json?: boolean
+  incident?: number
 }
 
 const formatVersion = 1
@@ -215,6 +218,7 @@ export async function runShow(args: RunArguments, world: TrainingWorld): Promise
   if (meant) return showChain(meant.chain, args.json ?? false, world, meant.runs)
   const { run, runs } = await opened(args, world)
   const state = await settledState(run, runs)
+  if (args.incident !== undefined) return showIncident(run, state, args.incident, args.json ?? false, world)
   if (args.json) {
     writeJson(world.stdout, {
       formatVersion,
@@ -242,7 +246,7 @@ export async function runShow(args: RunArguments, world: TrainingWorld): Promise
       'changes',
       state.changes.map(({ step, path, effective }) => `${path} = ${JSON.stringify(effective)} from step ${step}`).join('; ') || '–',
     ],
-    ['incidents', String(state.incidents.length)],
+    ['incidents', incidentsText(state.incidents)],
     ['folder', run.folder],
   ]
   world.stdout.write(`${bold(run.id)}\n${rows.map(([name, text]) => `  ${dim(name.padEnd(12))}${text}\n`).join('')}`)

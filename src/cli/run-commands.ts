@@ -71,6 +71,12 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
       { changes: { type: 'string', array: true, describe: 'path=value, or path=*0.5 to multiply' } },
     ),
     command('checkpoint <run>', 'write a checkpoint now', 'runCheckpoint', { why }),
-    command('show <run>', 'what a run is, where it stands, how it ended', 'runShow', { json }),
+    command('show <run>', 'what a run is, where it stands, how it ended', 'runShow', {
+      incident: {
+        type: 'number',
+        describe: 'the page of one incident, by its number: what was seen, the clips, what was done, what followed',
+      },
+      json,
+    }),
   ]
 }

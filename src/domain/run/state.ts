@@ -79,6 +79,9 @@ export function waitingFor(attempt: Attempt | undefined): Waiting | undefined {
   return waited && !attempt.end && waited.ts > attempt.readyAt ? waited : undefined
 }
 
+/** What the watch over a run found, and what was done about it. */
+export type Incident = Extract<TrainerEvent, { event: 'incident' }>
+
 export interface RunState {
   readonly attempts: readonly Attempt[]
   /** Step the newest attempt has reached. */
@@ -96,7 +99,8 @@ export interface RunState {
     readonly effective: unknown
     readonly by: string | undefined
   }[]
-  readonly incidents: readonly { readonly step: number; readonly kind: string; readonly message: string; readonly action: string }[]
+  /** In the order in which they were seen. */
+  readonly incidents: readonly Incident[]
   readonly data: Extract<TrainerEvent, { event: 'data' }> | undefined
   readonly model: { readonly parameters: number; readonly trainable: number } | undefined
   readonly device: string | undefined
@@ -149,7 +153,7 @@ export class RunFold {
   #checkpoints = new Map<string, CheckpointPoint>()
   readonly #samples = new Map<string, { step: number; path: string; prompt: string }>()
   #changes: { step: number; path: string; effective: unknown; by: string | undefined }[] = []
-  #incidents: { step: number; kind: string; message: string; action: string }[] = []
+  #incidents: Incident[] = []
   readonly #rest: { -readonly [Name in 'step' | 'steps' | 'data' | 'model' | 'device' | 'lastHeardAt']: RunState[Name] } = {
     step: 0,
     steps: undefined,
@@ -207,6 +211,7 @@ export class RunFold {
         return
       case 'incident':
         this.#incidents.push(event)
+        if (typeof event.rolledBackTo === 'number') this.#goBack(event.rolledBackTo)
         return
       case 'data':
         this.#rest.data = event
@@ -272,6 +277,12 @@ export class RunFold {
     const path = typeof event.path === 'string' ? event.path : ''
     this.#changes.push({ step: event.step, path, effective: event.effective, by: event.by ?? undefined })
     if (path === 'steps' && typeof event.effective === 'number') this.#rest.steps = event.effective
+  }
+
+  /** After a roll-back the steps behind it have not been done. */
+  #goBack(step: number): void {
+    if (step < this.#rest.step) this.#rest.step = step
+    this.#forget(step)
   }
 
   /** Drops what a continued or rolled-back run does again: everything after a step. */
