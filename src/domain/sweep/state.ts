@@ -1,0 +1,191 @@
+import type { FailureClass, SweepEvent, TrialEnd } from './journal.ts'
+import type { Values } from './space.ts'
+
+/*
+ * How a sweep stands by its journal alone: a pure fold, the same however often the journal was read and whoever wrote it.
+ */
+
+export type TrialStatus = 'queued' | 'starting' | 'running' | TrialEnd
+
+/** One held-out loss of a trial and what was decided on it. */
+export interface Report {
+  readonly step: number
+  readonly value: number
+  readonly standardError: number | null
+  readonly prune: boolean
+  readonly reason: string | null
+  readonly compared: readonly { readonly point: number; readonly value: number }[]
+}
+
+export interface Trial {
+  readonly number: number
+  readonly point: number
+  /** null leaves the stage's own. */
+  readonly seed: number | null
+  readonly values: Values
+  readonly status: TrialStatus
+  readonly class: FailureClass | null
+  readonly message: string
+  readonly run: string | undefined
+  readonly isReused: boolean
+  readonly prefix: readonly { readonly stage: string; readonly run: string; readonly reused: boolean }[]
+  readonly branchedFrom: { readonly trial: number; readonly step: number } | null
+  readonly attempt: number
+  readonly reports: readonly Report[]
+  readonly retries: Readonly<Partial<Record<FailureClass, number>>>
+  /** Step and loss it is compared by; null before its end and where it never got there. */
+  readonly step: number | null
+  readonly value: number | null
+  readonly standardError: number | null
+  readonly deviceSeconds: number
+  readonly steps: number
+}
+
+export interface Point {
+  readonly number: number
+  /** Its number in the sampler's storage. */
+  readonly asked: number
+  readonly values: Values
+  readonly infeasible: string | null
+  /** An earlier point with the same settings, whose runs it shares. */
+  readonly twinOf: number | null
+  readonly told: { readonly state: 'done' | 'pruned' | 'failed'; readonly value: number | null } | undefined
+}
+
+export interface SweepState {
+  readonly points: readonly Point[]
+  readonly trials: readonly Trial[]
+  /** How often a driver has taken it up. */
+  readonly drives: number
+  readonly end: { readonly reason: 'completed' | 'budget' | 'stopped' | 'failed'; readonly message: string } | undefined
+}
+
+/** Whether a trial has come to its end. */
+export function isOver({ status }: Pick<Trial, 'status'>): boolean {
+  return status !== 'queued' && status !== 'starting' && status !== 'running'
+}
+
+/** Folds a whole journal. */
+export function foldSweep(events: Iterable<SweepEvent>): SweepState {
+  const fold = new SweepFold()
+  for (const event of events) fold.add(event)
+  return fold.state()
+}
+
+/** The fold with room to grow. */
+export class SweepFold {
+  readonly #points = new Map<number, Point>()
+  readonly #trials = new Map<number, Trial>()
+  #drives = 0
+  #end: SweepState['end']
+
+  add(event: SweepEvent): void {
+    switch (event.event) {
+      case 'opened':
+        return
+      case 'driven':
+        this.#drives += 1
+        this.#end = undefined
+        return
+      case 'point':
+        this.#points.set(event.point, { ...pick(event, ['asked', 'values', 'infeasible', 'twinOf']), number: event.point, told: undefined })
+        return
+      case 'queued':
+        this.#trials.set(event.trial, queued(event.trial, event.point, event.seed, this.#points.get(event.point)?.values ?? {}))
+        return
+      case 'starting':
+        this.#change(event.trial, {
+          ...pick(event, ['run', 'prefix', 'branchedFrom']),
+          isReused: event.reused,
+          status: 'starting',
+        })
+        return
+      case 'running':
+        this.#change(event.trial, { status: 'running', attempt: event.attempt })
+        return
+      case 'report':
+        this.#addReport(event.trial, pick(event, ['step', 'value', 'standardError', 'prune', 'reason', 'compared']))
+        return
+      case 'retried':
+        this.#addRetry(event.trial, event.class, event.message)
+        return
+      case 'trialEnded':
+        this.#change(event.trial, {
+          ...pick(event, ['class', 'message', 'step', 'value', 'standardError', 'deviceSeconds', 'steps']),
+          status: event.state,
+        })
+        return
+      case 'told':
+        this.#tell(event.point, { state: event.state, value: event.value })
+        return
+      case 'ended':
+        this.#end = { reason: event.reason, message: event.message }
+        return
+      default:
+        event satisfies never
+    }
+  }
+
+  state(): SweepState {
+    const byNumber = (a: { number: number }, b: { number: number }) => a.number - b.number
+    return {
+      points: [...this.#points.values()].sort(byNumber),
+      trials: [...this.#trials.values()].sort(byNumber),
+      drives: this.#drives,
+      end: this.#end,
+    }
+  }
+
+  trial(number: number): Trial | undefined {
+    return this.#trials.get(number)
+  }
+
+  #change(number: number, change: Partial<Trial>): void {
+    const known = this.#trials.get(number)
+    if (known) this.#trials.set(number, { ...known, ...change })
+  }
+
+  /** One report a step: a step that is reported again replaces what was said of it. */
+  #addReport(number: number, report: Report): void {
+    const reports = this.#trials.get(number)?.reports ?? []
+    this.#change(number, { reports: [...reports.filter(({ step }) => step !== report.step), report].sort((a, b) => a.step - b.step) })
+  }
+
+  #addRetry(number: number, kind: FailureClass, message: string): void {
+    const retries = this.#trials.get(number)?.retries ?? {}
+    this.#change(number, { retries: { ...retries, [kind]: (retries[kind] ?? 0) + 1 }, message, status: 'starting' })
+  }
+
+  #tell(number: number, told: Point['told']): void {
+    const known = this.#points.get(number)
+    if (known) this.#points.set(number, { ...known, told })
+  }
+}
+
+function queued(number: number, point: number, seed: number | null, values: Values): Trial {
+  return {
+    number,
+    point,
+    seed,
+    values,
+    status: 'queued',
+    class: null,
+    message: '',
+    run: undefined,
+    isReused: false,
+    prefix: [],
+    branchedFrom: null,
+    attempt: 0,
+    reports: [],
+    retries: {},
+    step: null,
+    value: null,
+    standardError: null,
+    deviceSeconds: 0,
+    steps: 0,
+  }
+}
+
+function pick<T extends object, Key extends keyof T>(from: T, keys: readonly Key[]): Pick<T, Key> {
+  return Object.fromEntries(keys.map((key) => [key, from[key]])) as Pick<T, Key>
+}
