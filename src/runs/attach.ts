@@ -13,6 +13,8 @@ export interface AttachOptions {
   readonly signal?: AbortSignal
   /** The attempt to follow to its end, where it may not have started yet; the newest one else. */
   readonly fromAttempt?: number
+  /** Milliseconds between looks at the journals. */
+  readonly pollMs?: number
 }
 
 /**
@@ -44,7 +46,7 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
       if (newest.number < (options.fromAttempt ?? 1) && !isSupervised(run)) throw notStarted(run)
     }
     adoption.check()
-    await sleep(pollMs, undefined, options.signal ? { signal: options.signal } : {}).catch(() => undefined)
+    await sleep(options.pollMs ?? pollMs, undefined, options.signal ? { signal: options.signal } : {}).catch(() => undefined)
   }
 }
 

@@ -10,7 +10,7 @@ import type { StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { checkpointsOf, findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
 import { supervisorJournal } from '../store/journal.ts'
-import { chooseEngine, createRun, filesOf, listRuns, type Run, readState } from '../store/runs.ts'
+import { chooseEngine, createRun, filesOf, type Run, readState, runsOfContent } from '../store/runs.ts'
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
 import { settledState } from './supervise.ts'
@@ -38,6 +38,8 @@ export interface LaunchOptions {
   readonly recipe?: RunIdentity['recipe']
   /** Takes a run of the same content, finished or not, instead of training from the start. */
   readonly reuse?: boolean
+  /** Whether a run of the same content that was made and never started may be taken as well; none is without this. */
+  readonly unstarted?: (run: Run) => boolean
   /** Checkpoint whose optimiser state is taken over (branch). */
   readonly state?: string
 }
@@ -52,7 +54,7 @@ export async function prepareRun({ stage }: StageSide, options: LaunchOptions, w
   const cache = stage.data.cacheFolder === null ? null : resolve(world.cwd, stage.data.cacheFolder)
   const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
   const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)
-  const same = options.reuse ? await sameRun(hash, world) : undefined
+  const same = options.reuse ? await sameRun(hash, options.unstarted, world) : undefined
   if (same) return { ...same, handOff: same.found === 'unfinished' ? goingOn(same.run) : handOff }
   // What is missing is said before anything is made.
   world.python()
@@ -83,10 +85,15 @@ async function weightsHash(found: FoundWeights | undefined): Promise<string | nu
  * The newest run of the same content that has come to a good end, trains now, or was broken off. One that failed by its numbers is
  * not gone on with: it would fail again.
  */
-async function sameRun(hash: string, world: RunsWorld): Promise<Omit<Prepared, 'handOff'> | undefined> {
-  const candidates = listRuns(world.runsFolder).filter(({ identity }) => identity.contentHash === hash && identity.verb !== 'replay')
+async function sameRun(
+  hash: string,
+  unstarted: LaunchOptions['unstarted'],
+  world: RunsWorld,
+): Promise<Omit<Prepared, 'handOff'> | undefined> {
+  const candidates = runsOfContent(world.runsFolder, hash).filter(({ identity }) => identity.verb !== 'replay')
   for (const run of candidates.reverse()) {
     const attempt = newestAttempt(await settledState(run, world))
+    if (!attempt && unstarted?.(run)) return { run, found: 'new' }
     if (!attempt || attempt.end?.reason === 'non-finite') continue
     if (!attempt.end) return { run, found: 'training' }
     return { run, found: goodEnds.includes(attempt.end.reason) ? 'finished' : 'unfinished' }

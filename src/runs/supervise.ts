@@ -24,6 +24,8 @@ type StartedJob = Pick<Attempt, 'number' | 'engine' | 'handle'>
 export interface SuperviseWorld {
   readonly engine: Engine
   readonly python: () => PythonEnvironment
+  /** Milliseconds between looks at a job; a driver of short trials looks more often. */
+  readonly pollMs?: number
 }
 
 /**
@@ -61,7 +63,7 @@ async function superviseLocked(
   const newest = newestAttempt(readState(run))
   if (newest && !newest.end) {
     journal.append(newest.number, { event: 'adopted', by: own })
-    const end = await ended(run, newest, world.engine, journal)
+    const end = await ended(run, newest, world, journal)
     if (wanted === undefined) return end
   }
   return wanted === (newest?.number ?? 0) + 1 ? startAndWait(run, wanted, world, journal) : undefined
@@ -84,7 +86,8 @@ export function jobPlace(run: Run, { number, engine }: Pick<Attempt, 'number' | 
   }
 }
 
-async function startAndWait(run: Run, number: number, { engine, python }: SuperviseWorld, journal: SupervisorJournal): Promise<RunEnd> {
+async function startAndWait(run: Run, number: number, world: SuperviseWorld, journal: SupervisorJournal): Promise<RunEnd> {
+  const { engine, python } = world
   forgetCommands(run)
   const continuesFrom = checkpointsOf(run).at(-1)?.folder ?? null
   const tell = (handle: JobHandle | null, command: readonly string[]) =>
@@ -103,7 +106,7 @@ async function startAndWait(run: Run, number: number, { engine, python }: Superv
     tell(null, [])
     return notStarted(number, cause, journal)
   }
-  return ended(run, { number, engine: engineOf(run).kind, handle }, engine, journal)
+  return ended(run, { number, engine: engineOf(run).kind, handle }, world, journal)
 }
 
 function jobOf(run: Run, attempt: number, environment: PythonEnvironment): Job {
@@ -135,10 +138,10 @@ function record(number: number, end: RunEnd, journal: SupervisorJournal): void {
   journal.append(number, { event: 'ended', ...end, step: end.step ?? null })
 }
 
-async function ended(run: Run, job: StartedJob, engine: Engine, journal: SupervisorJournal): Promise<RunEnd> {
-  const { number } = job
+async function ended(run: Run, job: StartedJob, world: SuperviseWorld, journal: SupervisorJournal): Promise<RunEnd> {
+  const [{ number }, { engine }] = [job, world]
   const log = filesOf(run.folder).log(number)
-  const status = await settled(run, job, engine, journal)
+  const status = await settled(run, job, world, journal)
   const killed = killRequest(run, number)
   engine.reconcile(await leftRanks(run, number, engine, killed ? 0 : rankPatienceMs))
   if (killed && !killed.inQueue) journal.append(number, { event: 'signalled', signal: 'SIGKILL', by: killed.by })
@@ -157,14 +160,19 @@ async function ended(run: Run, job: StartedJob, engine: Engine, journal: Supervi
   return end
 }
 
-async function settled(run: Run, job: StartedJob, engine: Engine, journal: SupervisorJournal): Promise<EndedJob> {
+async function settled(
+  run: Run,
+  job: StartedJob,
+  { engine, pollMs: betweenMs = pollMs }: SuperviseWorld,
+  journal: SupervisorJournal,
+): Promise<EndedJob> {
   const waited = readState(run).attempts.find(({ number }) => number === job.number)?.waited
   const watch = new JobWatch(jobPlace(run, job), filesOf(run.folder).lock, engine, journal, waited)
   for (;;) {
     const status = await seen(run, job, () => readState(run).lastHeardAt, engine)
     if (status.state === 'ended') return status
     await watch.see(status)
-    await sleep(pollMs)
+    await sleep(betweenMs)
   }
 }
 

@@ -113,7 +113,33 @@ export function listRuns(runsFolder: string): Run[] {
       return []
     }
   })
-  return runs.sort((a, b) => (`${a.identity.createdAt} ${a.id}` < `${b.identity.createdAt} ${b.id}` ? -1 : 1))
+  return runs.sort(byAge)
+}
+
+/** Runs of one content hash, oldest first. Others are told apart by the text of their identity alone. */
+export function runsOfContent(runsFolder: string, contentHash: string): Run[] {
+  if (!existsSync(runsFolder)) return []
+  const names = readdirSync(runsFolder).filter((name) => idForm.test(name) && identityText(join(runsFolder, name)).includes(contentHash))
+  const runs = names.flatMap((name) => {
+    try {
+      return [openRun(join(runsFolder, name))]
+    } catch {
+      return []
+    }
+  })
+  return runs.filter(({ identity }) => identity.contentHash === contentHash).sort(byAge)
+}
+
+function identityText(folder: string): string {
+  try {
+    return readFileSync(filesOf(folder).identity, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+function byAge(a: Run, b: Run): number {
+  return `${a.identity.createdAt} ${a.id}` < `${b.identity.createdAt} ${b.id}` ? -1 : 1
 }
 
 /** The run with an id, a unique beginning of one, or `latest`. Raises UserErrors RUN_UNKNOWN and RUN_AMBIGUOUS. */

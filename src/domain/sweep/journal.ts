@@ -16,7 +16,19 @@ export type FailureClass = (typeof failureClasses)[number]
 export const trialEnds = ['done', 'pruned', 'failed', 'preempted', 'lost', 'cancelled'] as const
 export type TrialEnd = (typeof trialEnds)[number]
 
-const axis = z.looseObject({ kind: z.enum(['choice', 'integer', 'real']), path: z.string(), when: z.record(z.string(), z.array(z.unknown())) })
+const axisHead = { path: z.string(), when: z.record(z.string(), z.array(z.unknown())) }
+const axis = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('choice'), ...axisHead, values: z.array(z.unknown()) }),
+  z.strictObject({
+    kind: z.enum(['integer', 'real']),
+    ...axisHead,
+    min: z.number(),
+    max: z.number(),
+    step: z.number().nullable(),
+    log: z.boolean(),
+    points: z.number().nullable(),
+  }),
+])
 const count = z.int().nonnegative()
 
 /** `sweep.json`: the file as it was read, its axes, and the stages it trains, complete. Relative paths in them start at `cwd`. */
@@ -66,6 +78,8 @@ export const sweepEvent = z.discriminatedUnion('event', [
     /** Runs of the stages before the swept one, and whether this trial had to train them. */
     prefix: z.array(z.strictObject({ stage: z.string(), run: z.string(), reused: z.boolean() })),
     branchedFrom: z.strictObject({ trial: count, step: count }).nullable(),
+    /** Attempts of the run that came before this trial and are not its cost. */
+    attemptsBefore: count,
   }),
   z.looseObject({ ...lineHead, event: z.literal('running'), trial, attempt: count }),
   z.looseObject({
@@ -92,9 +106,22 @@ export const sweepEvent = z.discriminatedUnion('event', [
     standardError: float.nullable(),
     /** Seconds of all devices that this trial cost, its own part of the prefix included. */
     deviceSeconds: float,
+    /** Seconds of all devices its run took, whoever paid for them. */
+    runSeconds: float,
     steps: count,
   }),
-  z.looseObject({ ...lineHead, event: z.literal('told'), point: count, state: z.enum(['done', 'pruned', 'failed']), value: float.nullable() }),
-  z.looseObject({ ...lineHead, event: z.literal('ended'), reason: z.enum(['completed', 'budget', 'stopped', 'failed']), message: z.string() }),
+  z.looseObject({
+    ...lineHead,
+    event: z.literal('told'),
+    point: count,
+    state: z.enum(['done', 'pruned', 'failed']),
+    value: float.nullable(),
+  }),
+  z.looseObject({
+    ...lineHead,
+    event: z.literal('ended'),
+    reason: z.enum(['completed', 'budget', 'stopped', 'failed']),
+    message: z.string(),
+  }),
 ])
 export type SweepEvent = z.output<typeof sweepEvent>

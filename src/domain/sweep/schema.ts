@@ -20,7 +20,10 @@ export const axisSchema = z
     log: z.boolean().default(false).describe('a range by factors instead of by differences'),
     step: z.number().positive().optional().describe('distance of neighbouring values in a range'),
     points: z.int().min(2).optional().describe('values of a range in a grid'),
-    when: z.record(text, z.union([value, z.array(value)])).default({}).describe('other axes and the values at which this one exists'),
+    when: z
+      .record(text, z.union([value, z.array(value)]))
+      .default({})
+      .describe('other axes and the values at which this one exists'),
   })
   .describe('one axis: value, values, or min and max')
 export type AxisInput = z.output<typeof axisSchema>
@@ -35,8 +38,14 @@ const objective = z
   .strictObject({
     metric: z.literal('heldOut').default('heldOut').describe('the held-out loss: fixed clips, noises and times'),
     step: positiveInt.nullable().default(null).describe('step at which trials are compared; null: the last one of the stage'),
-    everySteps: positiveInt.nullable().default(null).describe('steps between measurements; null: the stage’s own, or what the pruner needs'),
-    weights: z.enum(['handed-on', 'raw', 'ema']).default('handed-on').describe('weights that are measured; handed-on: the average where one is kept'),
+    everySteps: positiveInt
+      .nullable()
+      .default(null)
+      .describe('steps between measurements; null: the stage’s own, or what the pruner needs'),
+    weights: z
+      .enum(['handed-on', 'raw', 'ema'])
+      .default('handed-on')
+      .describe('weights that are measured; handed-on: the average where one is kept'),
   })
   .prefault({})
 
@@ -121,4 +130,3 @@ export type Axis =
       readonly when: AxisCondition
     }
 export type AxisCondition = Readonly<Record<string, readonly unknown[]>>
-

@@ -67,7 +67,9 @@ export function gridPoints(axes: readonly Axis[]): Values[] {
     const values = gridValues(axis)
     points = points.flatMap((point) => (isActive(axis.when, point) ? values.map((value) => ({ ...point, [axis.path]: value })) : [point]))
     if (points.length > mostGridPoints)
-      throw new UserError('SWEEP_GRID', `space: expected at most ${mostGridPoints} points of a grid, got more`, { hint: 'use another sampler' })
+      throw new UserError('SWEEP_GRID', `space: expected at most ${mostGridPoints} points of a grid, got more`, {
+        hint: 'use another sampler',
+      })
   }
   return points
 }

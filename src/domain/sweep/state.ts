@@ -30,6 +30,8 @@ export interface Trial {
   readonly isReused: boolean
   readonly prefix: readonly { readonly stage: string; readonly run: string; readonly reused: boolean }[]
   readonly branchedFrom: { readonly trial: number; readonly step: number } | null
+  /** Attempts of its run that came before it. */
+  readonly attemptsBefore: number
   readonly attempt: number
   readonly reports: readonly Report[]
   readonly retries: Readonly<Partial<Record<FailureClass, number>>>
@@ -37,7 +39,11 @@ export interface Trial {
   readonly step: number | null
   readonly value: number | null
   readonly standardError: number | null
+  /** Device seconds the sweep paid for it, its own part of the prefix included. */
   readonly deviceSeconds: number
+  /** Device seconds its run took, whoever paid for them. */
+  readonly runSeconds: number
+  /** Optimiser steps the sweep paid for. */
   readonly steps: number
 }
 
@@ -47,6 +53,8 @@ export interface Point {
   readonly asked: number
   readonly values: Values
   readonly infeasible: string | null
+  /** Points told before it was suggested, by their numbers in the storage. */
+  readonly seen: readonly number[]
   /** An earlier point with the same settings, whose runs it shares. */
   readonly twinOf: number | null
   readonly told: { readonly state: 'done' | 'pruned' | 'failed'; readonly value: number | null } | undefined
@@ -76,6 +84,7 @@ export function foldSweep(events: Iterable<SweepEvent>): SweepState {
 export class SweepFold {
   readonly #points = new Map<number, Point>()
   readonly #trials = new Map<number, Trial>()
+  #told: readonly number[] = []
   #drives = 0
   #end: SweepState['end']
 
@@ -88,14 +97,19 @@ export class SweepFold {
         this.#end = undefined
         return
       case 'point':
-        this.#points.set(event.point, { ...pick(event, ['asked', 'values', 'infeasible', 'twinOf']), number: event.point, told: undefined })
+        this.#points.set(event.point, {
+          ...pick(event, ['asked', 'values', 'infeasible', 'twinOf']),
+          number: event.point,
+          seen: this.#told,
+          told: undefined,
+        })
         return
       case 'queued':
         this.#trials.set(event.trial, queued(event.trial, event.point, event.seed, this.#points.get(event.point)?.values ?? {}))
         return
       case 'starting':
         this.#change(event.trial, {
-          ...pick(event, ['run', 'prefix', 'branchedFrom']),
+          ...pick(event, ['run', 'prefix', 'branchedFrom', 'attemptsBefore']),
           isReused: event.reused,
           status: 'starting',
         })
@@ -111,7 +125,7 @@ export class SweepFold {
         return
       case 'trialEnded':
         this.#change(event.trial, {
-          ...pick(event, ['class', 'message', 'step', 'value', 'standardError', 'deviceSeconds', 'steps']),
+          ...pick(event, ['class', 'message', 'step', 'value', 'standardError', 'deviceSeconds', 'runSeconds', 'steps']),
           status: event.state,
         })
         return
@@ -158,7 +172,9 @@ export class SweepFold {
 
   #tell(number: number, told: Point['told']): void {
     const known = this.#points.get(number)
-    if (known) this.#points.set(number, { ...known, told })
+    if (!known) return
+    this.#points.set(number, { ...known, told })
+    this.#told = [...this.#told, known.asked]
   }
 }
 
@@ -175,6 +191,7 @@ function queued(number: number, point: number, seed: number | null, values: Valu
     isReused: false,
     prefix: [],
     branchedFrom: null,
+    attemptsBefore: 0,
     attempt: 0,
     reports: [],
     retries: {},
@@ -182,6 +199,7 @@ function queued(number: number, point: number, seed: number | null, values: Valu
     value: null,
     standardError: null,
     deviceSeconds: 0,
+    runSeconds: 0,
     steps: 0,
   }
 }

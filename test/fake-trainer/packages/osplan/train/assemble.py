@@ -6,6 +6,7 @@ FAKE_TRAINER holds JSON: `stepMs`; `withoutSocket`, a socket that nobody can rea
 
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
@@ -83,6 +84,7 @@ class FakeLoop:
             self.step += 1
             loss = float("nan") if self.step == 7 else 1 / self.step
             port.emit("step", step=self.step, loss=loss, learning_rate=self.rate, gradient_norm=1.0, seconds_per_step=0.005)
+            self.measure()
             if self.step % (self.stage["checkpoint"]["everySteps"] or sys.maxsize) == 0:
                 self.checkpoint()
 
@@ -104,6 +106,16 @@ class FakeLoop:
             self.requested.add(command["name"])
         if not command.get("silent"):
             self.port.acknowledge(command, self.step + 1, "applied", {"step": self.step})
+
+    def measure(self) -> None:
+        """A held-out loss that a learning rate of 1e-3 and few frozen parts make least, at the stage's steps and its end."""
+        every = self.stage["heldOut"]["everySteps"] or sys.maxsize
+        if self.stage["data"]["heldOutClips"] == 0 or (self.step % every != 0 and self.step < self.steps):
+            return
+        off = abs(math.log10(self.rate) + 3) + 0.1 * (len(self.stage["trainable"]) - 1) + 0.01 * (self.stage["seed"] or 0)
+        loss = float("nan") if self.rate > BEHAVIOUR.get("nanAbove", 1e9) else off + 1 / self.step
+        value = {"loss": loss, "standardError": 0.01}
+        self.port.emit("heldOut", step=self.step, raw=value, ema=value if self.stage["ema"]["enabled"] else None)
 
     def reason(self) -> SimpleNamespace | None:
         after = f"after step {self.step}"

@@ -1,0 +1,183 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { UserError } from '../../domain/errors.ts'
+import type { SweepEvent } from '../../domain/sweep/journal.ts'
+import { isOver, type SweepState, type Trial } from '../../domain/sweep/state.ts'
+import { budgetOf, forgetSweepStop, openSweep, readSweepState, type Sweep, sweepStopRequest } from '../../store/sweeps.ts'
+import type { RunsWorld } from '../world.ts'
+import { PrefixFailed, SweepSession } from './session.ts'
+import { optunaSuggester, type Suggester } from './suggester.ts'
+
+const stopPollMs = 200
+
+export type SweepEnd = Pick<Extract<SweepEvent, { event: 'ended' }>, 'reason' | 'message'>
+
+/** Drives a sweep until its budget is spent and records the end. Returns undefined where another process does. */
+export async function driveSweep(folder: string, world: RunsWorld): Promise<SweepEnd | undefined> {
+  const sweep = openSweep(folder)
+  const session = SweepSession.open(sweep, suggesterOf(sweep, world), world)
+  if (!session) return undefined
+  try {
+    forgetSweepStop(sweep)
+    const end = await new Driver(session).drive()
+    session.tell({ event: 'ended', ...end })
+    return end
+  } finally {
+    session.close()
+  }
+}
+
+/** Optuna, told how long the longest trial may be. */
+export function suggesterOf(sweep: Sweep, world: RunsWorld): Suggester {
+  const { stages, sweep: file } = sweep.identity
+  return optunaSuggester(sweep, file.objective.step ?? stages.at(-1)?.steps ?? 1, world)
+}
+
+/** Keeps as many trials going as the sweep allows. */
+export class Driver {
+  readonly #session: SweepSession
+  readonly #active = new Map<number, Promise<void>>()
+  #failure: { readonly cause: unknown } | undefined
+  #isStopping = false
+
+  constructor(session: SweepSession) {
+    this.#session = session
+  }
+
+  async drive(): Promise<SweepEnd> {
+    const watching = new AbortController()
+    const watch = this.#watchStop(watching.signal)
+    try {
+      await this.#go()
+    } finally {
+      watching.abort()
+      await watch
+    }
+    return this.#endOf()
+  }
+
+  async #go(): Promise<void> {
+    for (;;) {
+      while (await this.#begin());
+      if (await this.#tellOne()) continue
+      if (this.#active.size === 0) return
+      await Promise.race(this.#active.values())
+    }
+  }
+
+  /** Begins one trial where there is room and one to begin. In a deterministic sweep what is suggested depends on what was told alone. */
+  async #begin(): Promise<boolean> {
+    const { parallel } = this.#session.sweep.identity.sweep
+    if (this.#isOver() || this.#active.size >= parallel) return false
+    const waiting = this.#waiting()
+    if (waiting) return this.#train(waiting)
+    const open = this.#session.state.points.filter(({ told }) => told === undefined)
+    if (open.length >= parallel || this.#session.isExhausted || this.#isSpent()) return false
+    const trial = await this.#session.suggest(this.#givenPoint())
+    return trial === undefined ? false : this.#train(trial)
+  }
+
+  /** Points taken over from the sweep this one was forked from come first. */
+  #givenPoint(): Readonly<Record<string, unknown>> | null {
+    return this.#session.inherited[this.#session.state.points.length] ?? null
+  }
+
+  /** A trial that was queued or left, or one of a point's further seeds. */
+  #waiting(): Trial | undefined {
+    const { trials, points } = this.#session.state
+    const known = trials.find((trial) => !isOver(trial) && !this.#active.has(trial.number))
+    if (known) return known
+    const point = points.find((candidate) => candidate.told === undefined && this.#session.missingSeeds(candidate).length > 0)
+    const [place] = point ? this.#session.missingSeeds(point) : []
+    return point && place !== undefined ? this.#session.queueSeed(point, place) : undefined
+  }
+
+  #train({ number }: Trial): true {
+    const training = this.#session
+      .train(number)
+      .catch((cause: unknown) => {
+        this.#failure ??= { cause }
+        return this.#session.leaveAll({ state: 'left', message: 'another trial failed', kill: false })
+      })
+      .then(() => {
+        this.#active.delete(number)
+      })
+    this.#active.set(number, training)
+    return true
+  }
+
+  /** Tells the sampler of one point that is at its end; in the order of the points where the sweep is deterministic. */
+  async #tellOne(): Promise<boolean> {
+    const untold = this.#session.state.points.filter(({ told }) => told === undefined)
+    const candidates = this.#session.sweep.identity.sweep.deterministic ? untold.slice(0, 1) : untold
+    const ready = candidates.find((point) => this.#session.isReady(point))
+    if (!ready || this.#failure) return false
+    await this.#session.tellPoint(ready)
+    return true
+  }
+
+  #isOver(): boolean {
+    return this.#isStopping || this.#failure !== undefined
+  }
+
+  /** Whether no further trial may be begun. Seeds that points in training still need are set aside. */
+  #isSpent(): boolean {
+    const { sweep } = this.#session
+    const { state } = this.#session
+    const budget = budgetOf(sweep)
+    const seeds = Math.max(1, sweep.identity.sweep.seeds.length)
+    const promised = state.points.filter(({ told }) => told === undefined).length * (seeds - 1)
+    const trials = state.trials.length + Math.max(0, promised - furtherSeeds(state, seeds))
+    const spent = spentBy(state)
+    return (
+      (budget.trials !== null && trials + seeds > budget.trials) ||
+      (budget.steps !== null && spent.steps >= budget.steps) ||
+      (budget.hours !== null && spent.hours >= budget.hours)
+    )
+  }
+
+  async #watchStop(signal: AbortSignal): Promise<void> {
+    let done = 'nothing'
+    while (!signal.aborted) {
+      const request = sweepStopRequest(this.#session.sweep)
+      const wanted = request === undefined ? 'nothing' : request.kill ? 'kill' : 'stop'
+      if (request && wanted !== done) {
+        done = wanted
+        this.#isStopping = true
+        await this.#session.leaveAll({ state: 'left', message: `asked of the sweep by ${request.by}`, kill: request.kill })
+      }
+      await sleep(stopPollMs, undefined, { signal }).catch(() => undefined)
+    }
+  }
+
+  #endOf(): SweepEnd {
+    const { cause } = this.#failure ?? {}
+    if (cause instanceof PrefixFailed) return { reason: cause.isStopped || this.#isStopping ? 'stopped' : 'failed', message: cause.message }
+    if (cause instanceof UserError) return { reason: 'failed', message: `${cause.message} [${cause.code}]` }
+    if (cause !== undefined) throw cause
+    if (this.#isStopping) return { reason: 'stopped', message: 'stopped by request; the same command goes on' }
+    const { state, isExhausted } = this.#session
+    const count = `${state.trials.length} trials`
+    return isExhausted
+      ? { reason: 'completed', message: `the whole grid, ${count}` }
+      : { reason: 'budget', message: `the budget is spent: ${count}` }
+  }
+}
+
+/** Trials of further seeds that points in training have already. */
+function furtherSeeds({ trials, points }: SweepState, seeds: number): number {
+  return trials.filter(({ point, number }) => points[point]?.told === undefined && number % seeds !== 0).length
+}
+
+/** What a sweep has cost so far: trials that ended. */
+export function spentBy({ trials }: SweepState): { readonly steps: number; readonly hours: number } {
+  return {
+    steps: trials.reduce((sum, { steps }) => sum + steps, 0),
+    hours: trials.reduce((sum, { deviceSeconds }) => sum + deviceSeconds, 0) / 3600,
+  }
+}
+
+/** Whether a sweep was left in the middle. */
+export function isUnfinished(sweep: Sweep): boolean {
+  const { drives, end } = readSweepState(sweep)
+  return drives > 0 && end === undefined
+}

@@ -1,0 +1,404 @@
+import { UserError } from '../../domain/errors.ts'
+import { newestAttempt, type RunEnd, runEnd } from '../../domain/run/state.ts'
+import type { Stage } from '../../domain/stage/schema.ts'
+import type { SweepEvent } from '../../domain/sweep/journal.ts'
+import { gridPoints, outsideReason, type Values } from '../../domain/sweep/space.ts'
+import { isOver, type Point, SweepFold, type SweepState, type Trial } from '../../domain/sweep/state.ts'
+import { objectiveStep, trialStage } from '../../domain/sweep/trial-stage.ts'
+import { isAlive, isElsewhere } from '../../engines/process-identity.ts'
+import { type BodyOf, JournalWriter } from '../../store/journal.ts'
+import { takeLock } from '../../store/lock.ts'
+import { findRun, type Run, readState } from '../../store/runs.ts'
+import { findSweep, readSweepState, type Sweep, sweepFiles, sweepJournal } from '../../store/sweeps.ts'
+import { attach } from '../attach.ts'
+import { startFound } from '../chain.ts'
+import { stopRun } from '../control.ts'
+import { goodEnds, type Prepared, prepareRun } from '../launch.ts'
+import { supervise } from '../supervise.ts'
+import { ownIdentity } from '../supervisor-lock.ts'
+import type { RunsWorld } from '../world.ts'
+import { costOf } from './cost.ts'
+import { type Suggester, tagged } from './suggester.ts'
+import { ignoreEnded, type LeaveReason, type Measured, type Outcome, trainTrial, trialPollMs } from './trial-run.ts'
+
+type SweepLine = BodyOf<SweepEvent, 'seq' | 'ts'>
+
+/** Points in a row that no stage can be made of, after which the space is refused. */
+const mostInfeasible = 1000
+
+/**
+ * A sweep taken up by this process: the one that writes its journal. Everything is done in an order that a kill at any instant leaves
+ * to be done again without being counted twice: the sampler knows a point by its number, a trial keeps its run, a report its step.
+ */
+export class SweepSession {
+  readonly sweep: Sweep
+  readonly #journal: JournalWriter
+  readonly #fold = new SweepFold()
+  readonly #world: RunsWorld
+  readonly #suggester: Suggester
+  readonly #release: () => void
+  readonly #grid: readonly Values[] | undefined
+  readonly #inherited: readonly Values[]
+  readonly #leaving = new Map<number, AbortController>()
+  #prefixRun: Run | undefined
+  #prefix: Promise<ReadonlyMap<string, { run: Run; reused: boolean }>> | undefined
+
+  private constructor(sweep: Sweep, suggester: Suggester, journal: JournalWriter, release: () => void, world: RunsWorld) {
+    this.sweep = sweep
+    this.#suggester = suggester
+    this.#journal = journal
+    this.#release = release
+    this.#world = supervising({ ...world, cwd: sweep.identity.cwd })
+    for (const event of sweepJournal(sweep).next()) this.#fold.add(event)
+    this.#inherited = inheritedPoints(sweep, world)
+    this.#grid = sweep.identity.sweep.sampler.name === 'grid' ? gridPoints(sweep.identity.axes) : undefined
+  }
+
+  /** Takes a sweep up; undefined where another process has it. */
+  static open(sweep: Sweep, suggester: Suggester, world: RunsWorld): SweepSession | undefined {
+    const own = ownIdentity()
+    const lock = takeLock(sweepFiles(sweep.folder).lock, own, (holder) => isElsewhere(holder) || isAlive(holder))
+    if (!('release' in lock)) return undefined
+    const journal = new JournalWriter(sweepFiles(sweep.folder).journal)
+    const session = new SweepSession(sweep, suggester, journal, () => lock.release(), world)
+    session.tell({ event: 'driven', by: own })
+    return session
+  }
+
+  get state(): SweepState {
+    return this.#fold.state()
+  }
+
+  trial(number: number): Trial {
+    const trial = this.#fold.trial(number)
+    if (!trial)
+      throw new UserError('TRIAL_UNKNOWN', `${this.sweep.id}: expected a trial, got ${number}`, { hint: 'stagewright sweep show' })
+    return trial
+  }
+
+  /** The stage that is swept, before any point is applied. */
+  get base(): Stage {
+    const stage = this.sweep.identity.stages.at(-1)
+    if (!stage) throw new Error('a sweep without stages')
+    return stage
+  }
+
+  tell(line: SweepLine): void {
+    const event = { seq: 0, ts: 0, ...line } as SweepEvent
+    this.#journal.append(line.event === 'report' ? reportLine(line) : line)
+    this.#fold.add(event)
+  }
+
+  close(): void {
+    this.#journal.close()
+    this.#release()
+  }
+
+  /** Points this sweep begins with: those that the one it was forked from has finished. */
+  get inherited(): readonly Values[] {
+    return this.#inherited
+  }
+
+  /** Whether the grid has been walked to its end. */
+  get isExhausted(): boolean {
+    return this.#grid !== undefined && this.state.points.length >= this.#grid.length
+  }
+
+  /**
+   * The next point, with a trial of its first seed queued: the sampler's, or a given one. Points that no stage can be made of are told
+   * to the sampler as failed and passed over. Undefined where a grid is at its end.
+   */
+  async suggest(given: Values | null = null): Promise<Trial | undefined> {
+    if (given) this.#refuseOutside(given)
+    for (let tries = 0; tries < mostInfeasible; tries += 1) {
+      const number = this.state.points.length
+      const wanted = given ?? this.#grid?.[number] ?? null
+      if (this.#grid && !wanted) return undefined
+      const point = await this.#ask(number, wanted)
+      if (point.infeasible === null) return this.#queue(point)
+      if (given) throw new UserError('POINT_INFEASIBLE', `point ${number}: expected settings of a stage, got: ${point.infeasible}`)
+    }
+    throw new UserError(
+      'SWEEP_INFEASIBLE',
+      `${this.sweep.id}: expected a point that fulfils the constraints, got ${mostInfeasible} that do not`,
+      {
+        hint: 'narrow the space, or compute a setting from the others under `derived`',
+      },
+    )
+  }
+
+  #refuseOutside(given: Values): void {
+    const reason = outsideReason(this.sweep.identity.axes, given)
+    if (reason !== undefined) throw new UserError('POINT_OUTSIDE', `expected a point of the sweep, got one of which ${reason}`)
+  }
+
+  async #ask(number: number, given: Values | null): Promise<Point> {
+    const values = await this.#suggester.ask(number, given)
+    const { seeds } = this.sweep.identity.sweep
+    const made = trialStage(this.base, this.sweep.identity.sweep, values, seeds[0] ?? null)
+    const infeasible = 'infeasible' in made ? made.infeasible : null
+    const key = JSON.stringify(values)
+    const twinOf = this.state.points.find((point) => JSON.stringify(point.values) === key)?.number ?? null
+    this.tell({ event: 'point', point: number, asked: number, values, infeasible, twinOf })
+    if (infeasible !== null) {
+      await this.#suggester.tell(number, 'failed', null)
+      this.tell({ event: 'told', point: number, state: 'failed', value: null })
+    }
+    const point = this.state.points[number]
+    if (!point) throw new Error('a point that was told is not there')
+    return point
+  }
+
+  /** Queues a point's trial with its first seed. */
+  #queue(point: Point): Trial {
+    return this.queueSeed(point, 0)
+  }
+
+  /** Queues a point's trial with one of its seeds. Its number depends on the point and the seed alone. */
+  queueSeed(point: Point, place: number): Trial {
+    const { seeds } = this.sweep.identity.sweep
+    const number = point.number * Math.max(1, seeds.length) + place
+    if (!this.#fold.trial(number)) this.tell({ event: 'queued', trial: number, point: point.number, seed: seeds[place] ?? null })
+    return this.trial(number)
+  }
+
+  /** Whether a trial's point still lacks trials of its other seeds: they are trained only once the first came to its end. */
+  missingSeeds({ number }: Point): number[] {
+    const places = this.sweep.identity.sweep.seeds.map((_, place) => place)
+    const first = this.#fold.trial(number * Math.max(1, places.length))
+    if (first?.status !== 'done') return []
+    return places.filter((place) => place > 0 && !this.#fold.trial(number * places.length + place))
+  }
+
+  /** Whether a point is at its end and not told yet. */
+  isReady(point: Point): boolean {
+    const trials = this.state.trials.filter((trial) => trial.point === point.number)
+    return point.told === undefined && trials.length > 0 && trials.every(isOver) && this.missingSeeds(point).length === 0
+  }
+
+  /** Tells the sampler what became of a point: the mean over its seeds where they are done. */
+  async tellPoint(point: Point): Promise<void> {
+    const trials = this.state.trials.filter((trial) => trial.point === point.number)
+    const losses = trials.flatMap(({ status, value }) => (status === 'done' && value !== null ? [value] : []))
+    const value = losses.length === 0 ? null : losses.reduce((sum, loss) => sum + loss, 0) / losses.length
+    const state = value !== null ? 'done' : trials.some(({ status }) => status === 'pruned') ? 'pruned' : 'failed'
+    await this.#suggester.tell(point.asked, state, value)
+    this.tell({ event: 'told', point: point.number, state, value })
+  }
+
+  /** Ends a trial that is being trained, to be gone on with (`left`) or for good (`cancelled`). */
+  leave(number: number, reason: LeaveReason): void {
+    this.#leaving.get(number)?.abort(reason)
+  }
+
+  /** Lets go of everything that is being trained, the stages before the swept one included. */
+  async leaveAll(reason: LeaveReason): Promise<void> {
+    for (const number of this.#leaving.keys()) this.leave(number, reason)
+    if (this.#prefixRun) await stopRun(this.#prefixRun, { reason: reason.message, kill: reason.kill }, this.#world).catch(ignoreEnded)
+  }
+
+  /** Trains a trial to its end, continuing it after ends that its class allows. Undefined where it was left. */
+  async train(number: number): Promise<Trial | undefined> {
+    const controller = new AbortController()
+    this.#leaving.set(number, controller)
+    try {
+      const outcome = await this.#outcome(number, controller.signal)
+      if (outcome.state === 'left') return undefined
+      this.#end(number, outcome)
+      return this.trial(number)
+    } finally {
+      this.#leaving.delete(number)
+    }
+  }
+
+  async #outcome(number: number, signal: AbortSignal): Promise<Outcome> {
+    for (;;) {
+      const outcome = await this.#attempted(number, signal)
+      if (outcome.state !== 'failed') return outcome
+      const { class: kind, message } = outcome
+      const used = this.trial(number).retries[kind] ?? 0
+      if (used >= this.sweep.identity.sweep.retries[kind]) return outcome
+      this.tell({ event: 'retried', trial: number, class: kind, message })
+    }
+  }
+
+  async #attempted(number: number, signal: AbortSignal): Promise<Outcome> {
+    try {
+      const run = await this.#runOf(number, signal)
+      const trial = this.trial(number)
+      return await trainTrial(
+        {
+          run,
+          // One that others let go of is ours from then on.
+          isOwn: !trial.isReused || (trial.retries.lost ?? 0) > 0,
+          until: objectiveStep(run.stage, this.sweep.identity.sweep),
+          weights: this.sweep.identity.sweep.objective.weights,
+          onMeasured: (measured) => this.#measured(number, measured),
+          onRunning: (attempt) => {
+            if (this.trial(number).status !== 'running' || this.trial(number).attempt < attempt)
+              this.tell({ event: 'running', trial: number, attempt })
+          },
+          signal,
+        },
+        this.#world,
+      )
+    } catch (cause) {
+      if (cause instanceof PrefixFailed) throw cause
+      if (cause instanceof UserError)
+        return {
+          state: 'failed',
+          class: cause.code === 'SUPERVISOR_FAILED' ? 'infrastructure' : 'user',
+          message: `${cause.message} [${cause.code}]`,
+        }
+      throw cause
+    }
+  }
+
+  /** The run of a trial: the one it has, or a new one, or one that trained the very same thing. */
+  async #runOf(number: number, signal: AbortSignal): Promise<Run> {
+    const trial = this.trial(number)
+    if (trial.run !== undefined) return findRun(this.#world.runsFolder, trial.run)
+    const made = trialStage(this.base, this.sweep.identity.sweep, trial.values, trial.seed)
+    if ('infeasible' in made)
+      throw new UserError('POINT_INFEASIBLE', `trial ${number}: expected settings of a stage, got: ${made.infeasible}`)
+    const prefix = await this.#prefixRuns(signal)
+    const earlier = new Map([...prefix].map(([stage, { run }]) => [stage, run]))
+    const { run, found } = await this.#prepared(made.stage, earlier)
+    const first = !this.state.trials.some((other) => other.prefix.length > 0)
+    this.tell({
+      event: 'starting',
+      trial: number,
+      run: run.id,
+      reused: found === 'training',
+      prefix: [...prefix].map(([stage, entry]) => ({ stage, run: entry.run.id, reused: !first || entry.reused })),
+      branchedFrom: null,
+      attemptsBefore: newestAttempt(readState(run))?.number ?? 0,
+    })
+    return run
+  }
+
+  #prepared(stage: Stage, earlier: ReadonlyMap<string, Run>): Promise<Prepared> {
+    const recipe = { file: this.sweep.identity.sweep.recipe, stage: stage.name }
+    const taken = new Set(this.state.trials.map(({ run }) => run))
+    return prepareRun(
+      { label: stage.name, stage, origins: new Map(), findings: [] },
+      { verb: 'train', earlier, recipe, reuse: true, unstarted: (run) => !taken.has(run.id) },
+      this.#world,
+    )
+  }
+
+  /** Runs of the stages before the swept one, trained once for all trials; a failure is not kept. */
+  #prefixRuns(signal: AbortSignal) {
+    this.#prefix ??= this.#trainPrefix(signal).catch((cause: unknown) => {
+      this.#prefix = undefined
+      throw cause
+    })
+    return this.#prefix
+  }
+
+  async #trainPrefix(signal: AbortSignal): Promise<ReadonlyMap<string, { run: Run; reused: boolean }>> {
+    const runs = new Map<string, { run: Run; reused: boolean }>()
+    for (const stage of this.sweep.identity.stages.slice(0, -1)) {
+      if (signal.aborted) throw new PrefixFailed(`${stage.name}: stopped before it`, true)
+      const earlier = new Map([...runs].map(([name, { run }]) => [name, run]))
+      const prepared = await this.#prepared(stage, earlier)
+      if (prepared.found !== 'finished') await this.#trainStage(prepared)
+      runs.set(stage.name, { run: prepared.run, reused: prepared.found === 'finished' })
+    }
+    return runs
+  }
+
+  async #trainStage(prepared: Prepared): Promise<void> {
+    const { run } = prepared
+    const before = newestAttempt(readState(run))?.number ?? 0
+    this.#prefixRun = run
+    await startFound(prepared, this.#world)
+    let end: RunEnd | undefined
+    const from = prepared.found === 'training' ? before : before + 1
+    for await (const { event } of attach(run, this.#world, { fromAttempt: from, pollMs: trialPollMs }))
+      if (event.event === 'ended') end = runEnd(event)
+    this.#prefixRun = undefined
+    if (!end || !goodEnds.includes(end.reason))
+      throw new PrefixFailed(`${run.stage.name} (${run.id}): ${end?.message ?? 'its end was not recorded'}`, end?.reason === 'stopped')
+  }
+
+  /** Takes in a loss; returns why the trial is given up, if it is. The first seed of a point decides for all of them. */
+  async #measured(number: number, { step, value, standardError }: Measured): Promise<string | undefined> {
+    const trial = this.trial(number)
+    const known = trial.reports.find((report) => report.step === step)
+    if (known) return known.prune ? (known.reason ?? '') : undefined
+    const point = this.state.points[trial.point]
+    const { pruner, deterministic } = this.sweep.identity.sweep
+    const isScout = number === trial.point * Math.max(1, this.sweep.identity.sweep.seeds.length)
+    const last = objectiveStep(this.base, this.sweep.identity.sweep)
+    const decide = pruner.name !== 'none' && step >= pruner.warmupSteps && step < last
+    const decision =
+      isScout && point
+        ? await this.#suggester.report(point.asked, step, value, { decide, visible: deterministic ? point.seen : null })
+        : { prune: false, reason: null, compared: [] }
+    this.tell({ event: 'report', trial: number, step, value, standardError, ...decision, compared: [...decision.compared] })
+    return decision.prune ? (decision.reason ?? '') : undefined
+  }
+
+  #end(number: number, outcome: Exclude<Outcome, { state: 'left' }>): void {
+    const trial = this.trial(number)
+    const run = trial.run === undefined ? undefined : findRun(this.#world.runsFolder, trial.run)
+    const nothing = { deviceSeconds: 0, steps: 0 }
+    const own = run && !trial.isReused ? costOf(run, trial.attemptsBefore) : nothing
+    const prefix = trial.prefix.filter(({ reused }) => !reused).map((entry) => costOf(findRun(this.#world.runsFolder, entry.run)))
+    const done = outcome.state === 'done' ? outcome : undefined
+    this.tell({
+      event: 'trialEnded',
+      trial: number,
+      state: outcome.state === 'left' ? 'cancelled' : outcome.state,
+      class: outcome.state === 'failed' ? outcome.class : null,
+      message: outcome.message,
+      step: done?.step ?? trial.reports.at(-1)?.step ?? null,
+      value: done?.value ?? null,
+      standardError: done?.standardError ?? null,
+      deviceSeconds: [own, ...prefix].reduce((sum, cost) => sum + cost.deviceSeconds, 0),
+      runSeconds: run ? costOf(run).deviceSeconds : 0,
+      steps: [own, ...prefix].reduce((sum, cost) => sum + cost.steps, 0),
+    })
+  }
+}
+
+/** Finished points of the sweep that another was forked from, as far as they lie in its space. */
+function inheritedPoints({ identity }: Sweep, { runsFolder }: RunsWorld): Values[] {
+  if (identity.forkedFrom === null || identity.sweep.sampler.name === 'grid') return []
+  const { points } = readSweepState(findSweep(runsFolder, identity.forkedFrom))
+  const finished = points.filter(({ told, values }) => told?.state === 'done' && outsideReason(identity.axes, values) === undefined)
+  return finished.map(({ values }) => values)
+}
+
+/** A stage that every trial needs came to a bad end. */
+export class PrefixFailed extends Error {
+  readonly isStopped: boolean
+
+  constructor(message: string, isStopped: boolean) {
+    super(message)
+    this.isStopped = isStopped
+  }
+}
+
+/** Losses that JSON cannot hold travel tagged. */
+function reportLine(line: Extract<SweepLine, { event: 'report' }>): object {
+  return { ...line, value: tagged(line.value), compared: line.compared.map(({ point, value }) => ({ point, value: tagged(value) })) }
+}
+
+/** The world with supervisors in this process: they look often, and need no start of their own. A kill leaves runs to be adopted. */
+function supervising(world: RunsWorld): RunsWorld {
+  return {
+    ...world,
+    startSupervisor: async (folder, attempt) => {
+      let isOver = false
+      const ending = supervise(folder, { engine: world.engine, python: world.python, pollMs: trialPollMs }, { attempt })
+      ending
+        .catch(() => undefined)
+        .finally(() => {
+          isOver = true
+        })
+      return { hasEnded: () => isOver }
+    },
+  }
+}

@@ -1,0 +1,147 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { UserError } from '../domain/errors.ts'
+import { formatVersion } from '../domain/protocol.ts'
+import { type SweepEvent, type SweepIdentity, sweepEvent, sweepIdentity } from '../domain/sweep/journal.ts'
+import { foldSweep, type SweepState } from '../domain/sweep/state.ts'
+import { makeFolder, writeAtomically } from './files.ts'
+import { JournalReader } from './journal.ts'
+import type { RunPlace } from './runs.ts'
+import { stamp } from './stamp.ts'
+
+const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
+const stopSchema = z.strictObject({ by: z.string(), kill: z.boolean() })
+const budgetSchema = z.strictObject({
+  trials: z.int().positive().nullable(),
+  steps: z.int().positive().nullable(),
+  hours: z.number().positive().nullable(),
+})
+
+/** How much a sweep may cost, in all. */
+export type Budget = z.output<typeof budgetSchema>
+
+/** One sweep folder under `runs/sweeps/`. */
+export interface Sweep {
+  readonly id: string
+  readonly folder: string
+  readonly identity: SweepIdentity
+}
+
+/** Paths of a sweep folder. */
+export const sweepFiles = (folder: string) => ({
+  identity: join(folder, 'sweep.json'),
+  journal: join(folder, 'sweep.jsonl'),
+  study: join(folder, 'study.log'),
+  lock: join(folder, 'driver.lock'),
+  stop: join(folder, 'stop.json'),
+  budget: join(folder, 'budget.json'),
+  log: join(folder, 'driver.log'),
+  pool: join(folder, 'pool.log'),
+})
+
+function sweepsFolder(runsFolder: string): string {
+  return join(runsFolder, 'sweeps')
+}
+
+/** Makes a sweep folder. */
+export function createSweep(place: Omit<RunPlace, 'socketFolder'>, what: Omit<SweepIdentity, 'formatVersion' | 'id' | 'createdAt'>): Sweep {
+  const id = `${stamp(place.now)}-${what.sweep.name}-${place.random(4)}`
+  const folder = join(sweepsFolder(place.runsFolder), id)
+  makeFolder(sweepsFolder(place.runsFolder))
+  mkdirSync(folder, { mode: 0o700 })
+  const identity: SweepIdentity = { formatVersion, id, createdAt: place.now.toISOString(), ...what }
+  writeAtomically(sweepFiles(folder).identity, `${JSON.stringify(identity, null, 1)}\n`)
+  return { id, folder, identity }
+}
+
+/** Opens a sweep folder. Raises UserError SWEEP_INVALID where it is not one. */
+export function openSweep(folder: string): Sweep {
+  try {
+    const identity = sweepIdentity.parse(JSON.parse(readFileSync(sweepFiles(folder).identity, 'utf8')))
+    return { id: identity.id, folder, identity }
+  } catch (cause) {
+    const reason = cause instanceof z.ZodError ? cause.issues[0]?.message : (cause as Error).message
+    throw new UserError('SWEEP_INVALID', `${folder}: expected the folder of a sweep, got ${reason}`, {
+      cause,
+      hint: 'stagewright sweep show',
+    })
+  }
+}
+
+/** Every sweep of a runs folder, oldest first. Folders that are none are left alone. */
+export function listSweeps(runsFolder: string): Sweep[] {
+  const folder = sweepsFolder(runsFolder)
+  if (!existsSync(folder)) return []
+  const names = readdirSync(folder).filter((name) => idForm.test(name) && existsSync(sweepFiles(join(folder, name)).identity))
+  const sweeps = names.flatMap((name) => {
+    try {
+      return [openSweep(join(folder, name))]
+    } catch {
+      return []
+    }
+  })
+  return sweeps.sort((a, b) => (`${a.identity.createdAt} ${a.id}` < `${b.identity.createdAt} ${b.id}` ? -1 : 1))
+}
+
+/** The sweep with an id, a unique beginning of one, a name (the newest of it), or `latest`. Raises UserErrors SWEEP_UNKNOWN and SWEEP_AMBIGUOUS. */
+export function findSweep(runsFolder: string, address: string): Sweep {
+  const sweeps = listSweeps(runsFolder)
+  const named = sweeps.findLast(({ id, identity }) => address === 'latest' || id === address || identity.sweep.name === address)
+  if (named) return named
+  const [only, ...others] = address === '' ? [] : sweeps.filter(({ id }) => id.startsWith(address))
+  if (only === undefined) {
+    const got = sweeps.length === 0 ? `none under ${runsFolder}` : 'no such sweep'
+    throw new UserError('SWEEP_UNKNOWN', `${address}: expected the id or the name of a sweep, got ${got}`, {
+      hint: sweeps.length === 0 ? 'stagewright sweep FILE begins one' : `the newest is ${sweeps.at(-1)?.id}`,
+    })
+  }
+  if (others.length > 0)
+    throw new UserError('SWEEP_AMBIGUOUS', `${address}: expected one sweep, got ${[only, ...others].map(({ id }) => id).join(', ')}`, {
+      hint: 'write more of the id',
+    })
+  return only
+}
+
+/** Reader of a sweep's journal. */
+export function sweepJournal(sweep: Sweep): JournalReader<SweepEvent> {
+  return new JournalReader(sweepFiles(sweep.folder).journal, sweepEvent)
+}
+
+/** How a sweep stands by its journal. */
+export function readSweepState(sweep: Sweep): SweepState {
+  return foldSweep(sweepJournal(sweep).next())
+}
+
+/** The budget of a sweep: what was said last. */
+export function budgetOf(sweep: Sweep): Budget {
+  try {
+    return budgetSchema.parse(JSON.parse(readFileSync(sweepFiles(sweep.folder).budget, 'utf8')))
+  } catch {
+    return sweep.identity.sweep.budget
+  }
+}
+
+/** Another budget in all; a driver at work sees it before it begins the next trial. */
+export function writeBudget(sweep: Sweep, budget: Budget): void {
+  writeAtomically(sweepFiles(sweep.folder).budget, JSON.stringify(budget))
+}
+
+/** Asks a sweep's driver to end it. */
+export function requestSweepStop(sweep: Sweep, request: z.output<typeof stopSchema>): void {
+  writeAtomically(sweepFiles(sweep.folder).stop, JSON.stringify(request))
+}
+
+/** What was asked of the driver; undefined where nothing was. */
+export function sweepStopRequest(sweep: Sweep): z.output<typeof stopSchema> | undefined {
+  try {
+    return stopSchema.parse(JSON.parse(readFileSync(sweepFiles(sweep.folder).stop, 'utf8')))
+  } catch {
+    return undefined
+  }
+}
+
+/** Whoever takes a sweep up again has not been asked yet. */
+export function forgetSweepStop(sweep: Sweep): void {
+  rmSync(sweepFiles(sweep.folder).stop, { force: true })
+}

@@ -1,0 +1,45 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readConfigFile } from '../../../src/config/source.ts'
+import { loadSweep } from '../../../src/config/sweep-file.ts'
+import { type SweepChoice, sweepFor } from '../../../src/runs/sweep/begin.ts'
+import type { RunsWorld } from '../../../src/runs/world.ts'
+import type { Sweep } from '../../../src/store/sweeps.ts'
+
+/** A recipe of two stages for the fake trainer: `second` starts from the weights of `first`. */
+const recipe = `
+formatVersion: 1
+name: two
+stages:
+  - name: first
+    steps: 20
+    checkpoint: { everySteps: 10 }
+    data: { heldOutClips: 2 }
+  - name: second
+    extends: first
+    steps: 40
+    init: { weights: 'stage:first' }
+`
+
+/** A sweep over the learning rate of the second stage, with other keys on top. */
+export function writtenSweep(folder: string, keys: Record<string, unknown> = {}): string {
+  writeFileSync(join(folder, 'two.yaml'), recipe)
+  const sweep = {
+    formatVersion: 1,
+    name: 'rates',
+    recipe: 'two.yaml',
+    stage: 'second',
+    space: { learningRate: { min: 1e-5, max: 1e-1, log: true } },
+    budget: { trials: 4 },
+    sampler: { name: 'random', seed: 1 },
+    warmPool: false,
+    ...keys,
+  }
+  const file = join(folder, 'rates.yaml')
+  writeFileSync(file, JSON.stringify(sweep))
+  return file
+}
+
+export function madeSweep(world: RunsWorld, keys: Record<string, unknown> = {}, choice: SweepChoice = {}): Sweep {
+  return sweepFor(loadSweep(writtenSweep(world.cwd, keys), { readFile: readConfigFile }), choice, world)
+}
