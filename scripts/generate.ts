@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { configJsonSchema, presetJsonSchema } from '../src/config/json-schema.ts'
+import { configJsonSchema, presetJsonSchema, sweepJsonSchema } from '../src/config/json-schema.ts'
 import { pythonStage } from './python-stage.ts'
 import { settingsPage } from './settings-page.ts'
 
@@ -10,6 +10,7 @@ export function generatedFiles(): Record<string, string> {
     'python/osplan/domain/stage.py': pythonStage(),
     'configs/recipe.schema.json': `${JSON.stringify(configJsonSchema(), null, 2)}\n`,
     'configs/preset.schema.json': `${JSON.stringify(presetJsonSchema(), null, 2)}\n`,
+    'configs/sweep.schema.json': `${JSON.stringify(sweepJsonSchema(), null, 2)}\n`,
     'docs/settings.md': settingsPage(),
   }
 }

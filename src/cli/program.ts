@@ -23,6 +23,7 @@ import { scriptCommand } from './script.ts'
 import { stagesCommand } from './stages.ts'
 import { suggestCommand } from './suggest.ts'
 import { superviseCommand } from './supervise.ts'
+import { driveSweepCommand, sweepCommand } from './sweep.ts'
 import { trainCommand } from './train.ts'
 import { weightsCommand } from './weights.ts'
 
@@ -33,6 +34,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     planCommand(world),
     suggestCommand(world),
     trainCommand(world),
+    sweepCommand(world),
     ...runCommands(world),
     sampleCommand(world),
     replayCommand(world),
@@ -51,6 +53,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     doctorCommand(world),
     scriptCommand(world),
     superviseCommand(world),
+    driveSweepCommand(world),
     driveChainCommand(world),
   ] as unknown as CommandModule[]
   const program = yargs([...args])

@@ -1,4 +1,6 @@
-import { stageJsonSchema } from '../domain/stage/fields.ts'
+import { z } from 'zod'
+import { stageFields, stageJsonSchema } from '../domain/stage/fields.ts'
+import { axisSchema, sweepSchema } from '../domain/sweep/schema.ts'
 import { formatVersion } from './recipe-file.ts'
 
 type Schema = Record<string, unknown>
@@ -44,6 +46,30 @@ export function presetJsonSchema(): Schema {
       notes: { type: 'string' },
       preset: { type: 'object', additionalProperties: false, properties },
     },
+  }
+}
+
+/** JSON Schema of a sweep: every setting may be an axis, under its dotted name or nested. */
+export function sweepJsonSchema(): Schema {
+  const { $schema: _, ...schema } = z.toJSONSchema(sweepSchema, { io: 'input' }) as Schema
+  const { $schema: __, ...axis } = z.toJSONSchema(axisSchema, { io: 'input' }) as Schema
+  const fields = [...stageFields().values()].filter(({ path }) => path !== 'name' && path !== 'seed')
+  const space = {
+    type: 'object',
+    description: 'settings and their axes, by dotted names or nested',
+    properties: Object.fromEntries(
+      fields.map(({ path, meaning }) => [
+        path,
+        { description: meaning, anyOf: [{ $ref: '#/$defs/axis' }, { type: ['number', 'string', 'boolean', 'array', 'null'] }] },
+      ]),
+    ),
+  }
+  return {
+    $schema: dialect,
+    title: 'Stagewright sweep',
+    ...schema,
+    properties: { ...(schema.properties as Schema), space },
+    $defs: { axis },
   }
 }
 

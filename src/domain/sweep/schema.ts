@@ -8,7 +8,8 @@ import { z } from 'zod'
 const positiveInt = z.int().positive()
 const count = z.int().nonnegative()
 const text = z.string().min(1)
-const value = z.json()
+/** Any JSON: the setting itself says which. */
+const value = z.unknown()
 
 /** One axis as a file writes it: one value, several, or a range. */
 export const axisSchema = z

@@ -29,11 +29,7 @@ export interface Suggester {
 }
 
 /** Optuna over the storage in the sweep's folder. An interpreter that ends in between is replaced, and the question asked again. */
-export function optunaSuggester(
-  { folder, identity }: Sweep,
-  maxSteps: number,
-  world: Pick<RunsWorld, 'socketFolder' | 'python'>,
-): Suggester {
+export function optunaSuggester({ folder, identity }: Sweep, maxSteps: number, world: RunsWorld): Suggester {
   const study = studyOf(identity.sweep, sweepFiles(folder).study, maxSteps)
   const question = async (name: string, more: Record<string, unknown>): Promise<unknown> => {
     for (let left = tries; ; left -= 1) {
@@ -58,7 +54,8 @@ export function optunaSuggester(
   }
 }
 
-function studyOf({ sampler, pruner }: SweepFile, path: string, maxSteps: number) {
+/** What Python is told of a sweep with every question. */
+export function studyOf({ sampler, pruner }: SweepFile, path: string, maxSteps: number) {
   return { path, seed: sampler.seed, sampler, pruner: { ...pruner, maxSteps } }
 }
 
