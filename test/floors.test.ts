@@ -11,6 +11,7 @@ const floorOf: Record<string, number> = {
   weights: 1,
   store: 1,
   engines: 1,
+  trackers: 1,
   runs: 2,
   cli: 3,
   web: 3,

@@ -2,6 +2,7 @@ import yargs, { type CommandModule } from 'yargs'
 import { UserError } from '../domain/errors.ts'
 import { nearestName } from '../domain/nearest.ts'
 import { configCommand } from './config.ts'
+import { curvesCommand } from './curves.ts'
 import { dataCommand } from './data.ts'
 import { diffCommand } from './diff.ts'
 import { doctorCommand } from './doctor.ts'
@@ -41,6 +42,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     monitorCommand(world),
     runsCommand(world),
     lineageCommand(world),
+    curvesCommand(world),
     diffCommand(world),
     lintCommand(world),
     stagesCommand(world),

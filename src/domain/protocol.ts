@@ -277,9 +277,11 @@ export const runIdentity = z.strictObject({
   stage: z.string(),
   createdAt: z.string(),
   recipe: z.strictObject({ file: z.string(), stage: z.string() }).nullable(),
-  verb: z.enum(['train', 'branch', 'advance', 'replay']),
+  verb: z.enum(['train', 'branch', 'advance', 'replay', 'import']),
   /** The run this one repeats; only of a replay. */
   replays: z.string().optional(),
+  /** The log of another tool that an imported run shows. */
+  source: z.string().optional(),
   /** The run and checkpoint this one starts from; `sha256` is that of the weights file. */
   parent: z.strictObject({ run: z.string(), step: count, use: z.enum(['ema', 'raw', 'best']), sha256: z.string() }).nullable(),
   inputs: z.strictObject({

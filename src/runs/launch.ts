@@ -32,7 +32,7 @@ export interface Prepared {
 }
 
 export interface LaunchOptions {
-  readonly verb: Exclude<RunIdentity['verb'], 'replay'>
+  readonly verb: Exclude<RunIdentity['verb'], 'replay' | 'import'>
   /** Runs of the recipe's earlier stages, for `stage:NAME`. */
   readonly earlier?: ReadonlyMap<string, Run>
   readonly recipe?: RunIdentity['recipe']
@@ -138,6 +138,7 @@ function isTakenUp(event: SupervisorEvent): boolean {
 
 /** Goes on with a run from its newest complete checkpoint, or from its start where it has none. Raises UserErrors RUN_ACTIVE and RUN_COMPLETE. */
 export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> {
+  refuseImported(run)
   const state = await settledState(run, world)
   const attempt = newestAttempt(state)
   const end = endOf(state)
@@ -155,6 +156,14 @@ export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> 
   world.python()
   await startRun(run, world)
   return goingOn(run)
+}
+
+/** Raises UserError RUN_IMPORTED for the log of another tool, which has neither weights nor settings to train with. */
+export function refuseImported({ id, identity }: Run): void {
+  if (identity.verb !== 'import') return
+  throw new UserError('RUN_IMPORTED', `${id}: expected a run that was trained here, got a log of another tool`, {
+    hint: 'it can be looked at, compared and exported',
+  })
 }
 
 function active(run: Run, step: number): UserError {

@@ -4,6 +4,7 @@ import { compareReplay, type ReplayVerdict, type Surroundings, surroundingsDiffe
 import { newestAttempt } from '../domain/run/state.ts'
 import { trainerJournal } from '../store/journal.ts'
 import { createRun, filesOf, type Run, readState, writeReplay } from '../store/runs.ts'
+import { refuseImported } from './launch.ts'
 import { settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
@@ -12,6 +13,7 @@ import type { RunsWorld } from './world.ts'
  * step it reached. Raises UserErrors REPLAY_ACTIVE and REPLAY_EMPTY.
  */
 export async function prepareReplay(original: Run, world: RunsWorld): Promise<Run> {
+  refuseImported(original)
   const state = await settledState(original, world)
   if (!newestAttempt(state)?.end) {
     throw new UserError('REPLAY_ACTIVE', `${original.id}: expected a run that has ended, got one that trains`, {

@@ -90,9 +90,16 @@ export class JournalWriter {
   }
 
   append(body: object): void {
-    writeFileSync(this.#file, `${JSON.stringify({ seq: this.#seq, ts: Date.now() / 1000, ...body })}\n`)
+    this.appendAll([body])
+  }
+
+  /** Several lines with one flush; a body may say its own time. */
+  appendAll(bodies: readonly object[]): void {
+    const now = Date.now() / 1000
+    const lines = bodies.map((body, at) => `${JSON.stringify({ seq: this.#seq + at, ts: now, ...body })}\n`)
+    writeFileSync(this.#file, lines.join(''))
     fdatasyncSync(this.#file)
-    this.#seq += 1
+    this.#seq += bodies.length
   }
 
   close(): void {
