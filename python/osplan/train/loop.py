@@ -11,6 +11,7 @@ from osplan.train.commands import Commands
 from osplan.train.incidents import Incidents
 from osplan.train.keeping import Keeper
 from osplan.train.measuring import Measuring
+from osplan.train.stuck import StuckClock
 from osplan.train.trained import Trained
 from osplan.train.update import Update
 from osplan.train.watching import RefusedError, Watching
@@ -48,6 +49,16 @@ class Loop:
 
     def train(self) -> End:
         """Trains until the stage is over or something ends it; the last state is always in a checkpoint."""
+        attempt, world = self.attempt, self.attempt.world
+        self.clock = StuckClock(
+            attempt.run, world.rank, world.size, lambda: attempt.stage.incidents.watch.stuck_seconds, self.watching.stuck
+        )
+        try:
+            return self._train()
+        finally:
+            self.clock.close()
+
+    def _train(self) -> End:
         stage, trained = self.attempt.stage, self.trained
         self.attempt.port.emit("started", step=trained.step, steps=stage.steps)
         if trained.step == 0:
@@ -58,7 +69,8 @@ class Loop:
             try:
                 end = self._next()
             except RefusedError as refused:
-                end = self.incidents.answer(refused, self.keeper, self.commands)
+                with self.clock.resting():
+                    end = self.incidents.answer(refused, self.keeper, self.commands)
             if end is not None:
                 return end
 
@@ -67,6 +79,7 @@ class Loop:
 
         Raises RefusedError for what the stage's policy has to decide.
         """
+        self.clock.beat(self.trained.step)
         end = self._boundary()
         if end is not None:
             return self._finish(end)
@@ -80,12 +93,18 @@ class Loop:
         return None
 
     def _measure(self, *, baselines: bool) -> None:
-        self.measuring.measure(baselines=baselines)
+        with self.clock.resting():
+            self.measuring.measure(baselines=baselines)
         self.watching.measured(self.measuring.last)
 
+    def _sample(self) -> None:
+        with self.clock.resting():
+            self.measuring.sample()
+
     def _checkpoint(self, *, force: bool = False) -> None:
-        self.watching.check_weights()
-        self.keeper.checkpoint(force=force)
+        with self.clock.resting():
+            self.watching.check_weights()
+            self.keeper.checkpoint(force=force)
 
     def _boundary(self) -> End | None:
         """Between two steps: commands, phases, and the reasons to end."""
@@ -98,7 +117,7 @@ class Loop:
         for name, action in (
             ("measure", lambda: self._measure(baselines=False)),
             ("checkpoint", self._checkpoint),
-            ("sample", self.measuring.sample),
+            ("sample", self._sample),
         ):
             if name in self.commands.requested:
                 action()
@@ -142,7 +161,7 @@ class Loop:
         if _due(step, stage.held_out.every_steps):
             self._measure(baselines=False)
         if _due(step, stage.samples.every_steps):
-            self.measuring.sample()
+            self._sample()
         minutes = stage.checkpoint.every_minutes
         late = minutes is not None and self.attempt.world.largest(int(time.monotonic() - self.keeper.last_at > 60 * minutes)) > 0
         if _due(step, stage.checkpoint.every_steps) or late:
@@ -154,9 +173,10 @@ class Loop:
             self.trained.prove_phase()
             self.watching.check_weights()
             self._measure(baselines=True)
-            self.measuring.finish()
+            with self.clock.resting():
+                self.measuring.finish()
             self._checkpoint(force=True)
-            self.measuring.sample()
+            self._sample()
         elif self.keeper.last_step != self.trained.step:
             self._checkpoint()
         return end

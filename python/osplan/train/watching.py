@@ -87,6 +87,11 @@ class Watching:
         message = f"expected finite weights after step {step}, got some that are not"
         raise RefusedError(self.watch.non_finite.found(step, message, float("nan")), NOTHING)
 
+    def stuck(self, step: int, silent_seconds: float, limit: float, stacks: Sequence[Mapping[str, Any]]) -> None:
+        """A step that takes longer than it may; said from beside the training thread."""
+        alert = self.watch.stuck.found(step, silent_seconds, limit)
+        self.report(alert, "dumped the stacks of all ranks", NOTHING, stacks=list(stacks))
+
     def changed(self, paths: Sequence[str]) -> None:
         """Settings that were changed before the next step."""
         if any(path.startswith(UNSETTLING) for path in paths):

@@ -64,7 +64,8 @@ def test_an_image_is_a_first_frame_and_two_are_a_transition(stage_json, clip, im
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("i2v", "nowhere.mp4"), ("i2v", "{image},{image}"), ("clear", "{image}"), ("i2v", "{text}"), ("transition", "{text}")]
+    ("kind", "name"),
+    [("i2v", "nowhere.mp4"), ("i2v", "{image},{image}"), ("clear", "{image}"), ("i2v", "{text}"), ("transition", "{text}")],
 )
 def test_what_cannot_be_gone_on_from_is_refused(stage_json, clip, image, tmp_path, kind, name):
     stage = decode_stage(stage_json(**INPAINT))

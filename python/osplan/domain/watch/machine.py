@@ -153,6 +153,10 @@ class StuckRank(Rule):
         if self.told:
             return None
         self.told = True
+        return self.found(step, silent_seconds, limit)
+
+    def found(self, step: int, silent_seconds: float, limit: float) -> Alert:
+        """The alert."""
         return self.alert(
             step,
             f"no progress for {silent_seconds:.0f} s after step {step} (limit {limit:g} s)",
