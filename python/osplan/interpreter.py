@@ -14,6 +14,9 @@ from typing import Any
 from osplan.domain.errors import UserError
 from osplan.domain.protocol import tagged
 
+SHOWN_CLIPS = 100_000
+"""Clips of a larger data set are looked at in even steps."""
+
 
 def invoke(name: str, arguments: str) -> str:
     """Answers one question. Never raises: what goes wrong is part of the answer."""
@@ -33,9 +36,10 @@ def _ping() -> dict[str, Any]:
     return {"pid": os.getpid(), "python": sys.version.split()[0]}
 
 
-def _plan(stage: dict[str, Any], source: str | None) -> dict[str, Any]:
-    """Parameters, learning-rate curve, memory and data of one stage."""
+def _plan(stage: dict[str, Any], source: str | None, vae: str | None = None, cache: str | None = None) -> dict[str, Any]:
+    """Parameters, learning-rate curve, memory, data and caches of one stage."""
     from osplan.domain.stage import decode_stage
+    from osplan.train.caches import cache_state
     from osplan.train.clips import data_report, split
     from osplan.train.plan import learning_rate_curve, memory, parameters
 
@@ -47,6 +51,8 @@ def _plan(stage: dict[str, Any], source: str | None) -> dict[str, Any]:
         training, held_out, selection = split(decoded, source)
         report = data_report(decoded, training, held_out, selection, decoded.batch.per_device * decoded.batch.accumulate * world)
         answer["data"] = {_camel(key): value for key, value in report.items()}
+        if decoded.data.cache != "off" and decoded.kind != "vae":
+            answer["cache"] = cache_state(decoded, {"data": source, "vae": vae, "cache": cache}, training)
     return answer
 
 
@@ -65,6 +71,21 @@ def _data_check(stage: dict[str, Any], source: str) -> dict[str, Any]:
 
     decoded = decode_stage(stage)
     return check(source, decoded, decoded.parallel.processes * decoded.parallel.nodes)
+
+
+def _data_show(stage: dict[str, Any], source: str, vae: str | None, cache: str | None) -> dict[str, Any]:
+    """The clips of a stage, their buckets, and what is kept of them."""
+    from osplan.data.check import check
+    from osplan.domain.stage import decode_stage
+    from osplan.train.caches import cache_state
+    from osplan.train.clips import split
+
+    decoded = decode_stage(stage)
+    report = check(source, decoded, decoded.parallel.processes * decoded.parallel.nodes)
+    if report["empty"]:
+        return {**report, "cache": None}
+    training, _, _ = split(decoded, source)
+    return {**report, "cache": cache_state(decoded, {"data": source, "vae": vae, "cache": cache}, training, limit=SHOWN_CLIPS)}
 
 
 def _data_init(folder: str) -> dict[str, Any]:
@@ -129,6 +150,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "plan": _plan,
     "trainable": _trainable,
     "dataCheck": _data_check,
+    "dataShow": _data_show,
     "dataInit": _data_init,
     "monitor": _monitor,
     "sweepAsk": _sweep("ask"),

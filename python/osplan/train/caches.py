@@ -13,7 +13,8 @@ import torch
 
 from osplan.data.decoding import TRANSFORM
 from osplan.data.file_hashes import FileHashes
-from osplan.data.latents import LatentCache
+from osplan.data.latents import LOOKED_AT, LatentCache, latent_coverage
+from osplan.data.selection import ChosenClips
 from osplan.data.tensor_store import TensorStore, described_folder
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
@@ -32,18 +33,17 @@ def derived_folder(source: str, chosen: str | None) -> Path:
     return (path if path.is_dir() else path.parent) / DERIVED
 
 
-def open_latents(
-    stage: Stage, inputs: Mapping[str, Any], report: Callable[[str], None], hashes: FileHashes | None = None
-) -> LatentCache | None:
-    """The latent cache of a stage; None where it keeps none.
+def open_latents(stage: Stage, inputs: Mapping[str, Any], report: Callable[[str], None], *, to_fill: bool = True) -> LatentCache | None:
+    """The latent cache of a stage; None where it keeps none. `inputs` has `data`, `vae` and `cache` as a run's identity has.
 
     Raises UserError CACHE_FOLDER where it cannot be written, VAE_MISSING where the stage names no autoencoder.
     """
     if stage.data.cache == "off" or stage.kind == "vae" or inputs["data"] is None:
         return None
     derived = derived_folder(inputs["data"], inputs.get("cache"))
-    check_writable(derived)
-    hashes = hashes or FileHashes(derived)
+    if to_fill:
+        check_writable(derived)
+    hashes = FileHashes(derived)
     description = latent_description(stage, inputs["vae"], hashes)
     store = TensorStore(described_folder(derived, "latents", description), description, report)
     return LatentCache(store, hashes, stage, with_pixels=stage.kind == "inpaint")
@@ -95,3 +95,41 @@ def check_writable(derived: Path) -> None:
             f"{derived}: expected a folder for the cache, got {problem}",
             "set data.cacheFolder to one that can be written, or data.cache to off",
         )
+
+
+def cache_state(stage: Stage, inputs: Mapping[str, Any], training: ChosenClips, *, limit: int = LOOKED_AT) -> dict[str, Any]:
+    """What of a stage's encodings is kept, as JSON: `latents` (null: not kept, or `why` it cannot be said), and caches of other stages.
+
+    Nothing is written but the hashes of clips that were read.
+    """
+    derived = derived_folder(inputs["data"], inputs.get("cache"))
+    answer: dict[str, Any] = {"folder": str(derived), "latents": None, "why": None, "others": []}
+    used: dict[str, Mapping[str, Any]] = {}
+    problems: list[str] = []
+    try:
+        latents = open_latents(stage, inputs, problems.append, to_fill=False)
+    except UserError as refused:
+        latents, answer["why"] = None, f"{refused.message}"
+    if latents is not None:
+        used[latents.store.folder.name] = latents.store.description
+        answer["latents"] = _state_of(latents.store) | latent_coverage(latents, training, limit).as_json()
+    answer["problems"] = problems
+    answer["others"] = [_other(folder, used) for folder in sorted(derived.glob("*-*/cache.json")) if folder.parent.name not in used]
+    return answer
+
+
+def _state_of(store: TensorStore) -> dict[str, Any]:
+    return {"folder": str(store.folder), "entries": len(store), "bytes": store.bytes_on_disk()}
+
+
+def _other(file: Path, used: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A cache this stage does not use, and in what it differs from the one it does."""
+    kind = file.parent.name.split("-")[0]
+    try:
+        description = json.loads(file.read_text())
+    except (OSError, ValueError):
+        description = {}
+    ours = next((description for name, description in used.items() if name.startswith(kind)), None)
+    store = TensorStore(file.parent, {name: value for name, value in description.items() if name != "format"})
+    differs = [] if ours is None else sorted(name for name in ours if json.loads(json.dumps(ours[name])) != description.get(name))
+    return {"kind": kind, **_state_of(store), "differs": differs, "description": description}

@@ -17,7 +17,7 @@ from osplan.domain.stage import decode_stage
 from osplan.parallel.world import World
 from osplan.train.assemble import build_task
 from osplan.train.cache_build import build_caches
-from osplan.train.caches import derived_folder, open_latents
+from osplan.train.caches import cache_state, derived_folder, open_latents
 from osplan.train.clips import open_clips
 from osplan.train.task import MicroBatch
 
@@ -287,3 +287,28 @@ def test_a_build_killed_at_any_moment_goes_on_and_ends_with_the_same_entries(cli
     done, _ = built(stage, inputs_of(clips), verify=True)
     assert 0 < counts[0] <= counts[1] < 120
     assert (done["found"], done["made"], done["refused"]) == (counts[1], 120 - counts[1], [])
+
+
+def test_the_state_of_a_cache_says_what_is_kept_what_is_stale_and_what_others_differ_in(clips, whole_clips, stage_json):
+    stage, inputs = whole_clips(cache="latents"), inputs_of(clips)
+    training = open_clips(stage, str(clips), ALONE, Port()).loader.reader.clips
+    assert not (clips / ".stagewright").exists()
+    empty = cache_state(stage, inputs, training)
+    assert (empty["latents"]["wanted"], empty["latents"]["found"], empty["others"]) == (6, 0, [])
+    built(stage, inputs)
+    full = cache_state(stage, inputs, training)
+    assert (full["latents"]["found"], full["latents"]["entries"], full["latents"]["stale"]) == (6, 6, [])
+    assert full["latents"]["bytes"] > 0
+    other = decode_stage(stage_json(shape={"frames": 33}, data={"cache": "latents", "fps": 16, "workers": 0}, seed=stage.seed + 1))
+    seen = cache_state(other, inputs, training)
+    assert seen["latents"]["found"] == 0
+    ((differs, entries),) = [(cache["differs"], cache["entries"]) for cache in seen["others"]]
+    assert (differs, entries) == (["encoder"], 6)
+
+
+def test_the_state_without_an_autoencoder_says_why_it_cannot_be_told(clips, whole_clips, stage_json):
+    stage = decode_stage(stage_json(shape={"frames": 33}, data={"cache": "latents", "fps": 16, "workers": 0}, vae={"weights": None}))
+    training = open_clips(whole_clips(), str(clips), ALONE, Port()).loader.reader.clips
+    state = cache_state(stage, inputs_of(clips), training)
+    assert state["latents"] is None
+    assert "vae.weights" in state["why"]
