@@ -1,6 +1,8 @@
 import { UserError } from '../domain/errors.ts'
+import type { Stage } from '../domain/stage/schema.ts'
 import { resolveSide } from '../runs/addresses.ts'
-import { checkStageData, type DataReport, initData as writeAnnotation } from '../runs/plan.ts'
+import { checkStageData, type DataReport, initData as writeAnnotation } from '../runs/data.ts'
+import type { RunsWorld } from '../runs/world.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 import { paintFor, printable, writeJson } from './terminal.ts'
@@ -30,15 +32,7 @@ export async function initData({ folder, runs, pythonEnv }: DataInitArguments, w
 
 /** Says what a stage would make of its data. Exit code 1 where nothing would be left to train on. */
 export async function checkData(args: DataCheckArguments, world: TrainingWorld): Promise<void> {
-  const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
-  const { stage } = await resolveSide(args.recipe, {
-    cwd: world.cwd,
-    runsFolder: runs.runsFolder,
-    upstreamCheckout: upstreamCheckoutOf(undefined, world),
-    set: args.set,
-  })
-  const source = args.data ?? stage.data.source
-  if (source === null) throw new UserError('DATA_MISSING', `${args.recipe}: expected data.source, got none`, { hint: 'pass --data FOLDER' })
+  const { stage, source, runs } = await stageWithData(args, world)
   const report = await checkStageData(stage, source, runs)
   if (args.json) writeJson(world.stdout, report)
   else
@@ -50,7 +44,25 @@ export async function checkData(args: DataCheckArguments, world: TrainingWorld):
   if (report.empty) world.setExitCode(1)
 }
 
-function reportLines(report: DataReport, world: TrainingWorld): string[] {
+/** The stage a command is about and where its clips are. Raises UserError DATA_MISSING where it names none. */
+export async function stageWithData(
+  args: DataCheckArguments,
+  world: TrainingWorld,
+): Promise<{ stage: Stage; source: string; runs: RunsWorld }> {
+  const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
+  const { stage } = await resolveSide(args.recipe, {
+    cwd: world.cwd,
+    runsFolder: runs.runsFolder,
+    upstreamCheckout: upstreamCheckoutOf(undefined, world),
+    set: args.set,
+  })
+  const source = args.data ?? stage.data.source
+  if (source === null) throw new UserError('DATA_MISSING', `${args.recipe}: expected data.source, got none`, { hint: 'pass --data FOLDER' })
+  return { stage, source, runs }
+}
+
+/** A report in words: what there is, what each rule drops, the buckets, the steps. */
+export function reportLines(report: DataReport, world: TrainingWorld): string[] {
   const { bold, dim, yellow } = paintFor(world.stdout, world.env)
   const dropped = report.dropped.flatMap(({ rule, clips, examples, remedy, change }) => [
     `  ${yellow(`dropped ${clips}`)} ${rule}`,

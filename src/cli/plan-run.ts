@@ -3,10 +3,11 @@ import { resolveSides } from '../runs/addresses.ts'
 import { withData } from '../runs/chain.ts'
 import { planStage, type StagePlan } from '../runs/plan.ts'
 import { planLines } from '../weights/text.ts'
+import { hitRate } from './data-cache-run.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { brief, sparkline } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
-import { type Paint, paintFor, type World, writeJson } from './terminal.ts'
+import { type Paint, paintFor, printable, type World, writeJson } from './terminal.ts'
 
 export interface PlanArguments extends RunOptions {
   recipe: string
@@ -80,6 +81,7 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
   const dropped = Object.entries(data.dropped).map(([rule, count]) => `${count} ${rule}`)
   return [
     ...rows,
+    ...cacheRows(answers),
     ['data', `${data.clips} clips, ${data.heldOut} held out${dropped.length > 0 ? `, dropped: ${dropped.join(', ')}` : ''}`],
     ['ends', `at step ${data.endsAt}: ${data.endsBecause}`],
   ]
@@ -92,6 +94,18 @@ function adaptersText({ lora }: StagePlan['stage'], count: number): string {
 /** Three digits, so that the small share of adapters does not read as nothing. */
 function percent(share: number): string {
   return `${share > 0.995 && share < 1 ? (100 * share).toFixed(2) : Number((100 * share).toPrecision(share < 0.1 ? 2 : 3))} %`
+}
+
+function cacheRows({ cache }: StagePlan['answers']): [string, string][] {
+  if (!cache) return []
+  const kinds = [['latents', cache.latents] as const, ['text', cache.text] as const]
+  const rows = kinds.flatMap(([kind, coverage]): [string, string][] => {
+    if (!coverage) return []
+    const { stale } = coverage
+    const named = stale.length > 0 ? `; ${stale.length} stale and not used: ${stale.slice(0, 3).map(printable).join(', ')}` : ''
+    return [['cache', `${kind} ${hitRate(coverage)}${named}`]]
+  })
+  return cache.latents ? rows : [...rows, ['cache', `latents: ${cache.why ?? 'not kept'}`]]
 }
 
 function millions(count: number): string {

@@ -1,9 +1,11 @@
 import { resolve } from 'node:path'
+import { UserError } from '../domain/errors.ts'
 import { latentShape } from '../domain/shapes.ts'
 import type { Finding, StageSide } from '../domain/stage/origin.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { type LoadPlan, loadPlan } from '../weights/load-plan.ts'
 import { weightSet } from '../weights/weight-set.ts'
+import { type CacheState, type DataInputs, dataInputs, recipeFileOf } from './data.ts'
 import { findWeights } from './hand-off.ts'
 import { ask } from './questions.ts'
 import type { RunsWorld } from './world.ts'
@@ -37,6 +39,8 @@ export interface StageAnswers {
     readonly endsAt: number
     readonly endsBecause: string
   }
+  /** Absent where the stage keeps no encodings. */
+  readonly cache?: CacheState
 }
 
 /** A plan: the stage, what follows from its settings, what Python answered, and what to look at. */
@@ -52,43 +56,6 @@ export interface StagePlan {
   readonly findings: readonly Finding[]
 }
 
-/** What every rule makes of a stage's data, from its metadata alone. */
-export interface DataReport {
-  readonly entries: number
-  readonly kept: number
-  readonly heldOut: number
-  readonly training: number
-  readonly empty: boolean
-  readonly dropped: readonly {
-    readonly rule: string
-    readonly clips: number
-    readonly examples: readonly string[]
-    readonly remedy: string
-    readonly change: { readonly setting: string; readonly from: unknown; readonly to: unknown; readonly keeps: number } | null
-  }[]
-  readonly buckets: readonly {
-    readonly frames: number
-    readonly height: number
-    readonly width: number
-    readonly clips: number
-    readonly batches: number
-  }[]
-  readonly globalBatch: number
-  readonly stepsPerEpoch: number
-  readonly endsAt: number
-  readonly endsBecause: string
-}
-
-/** Checks the data of a stage. Raises UserErrors DATA_…. */
-export async function checkStageData(stage: Stage, source: string, world: RunsWorld): Promise<DataReport> {
-  return (await ask('dataCheck', { stage, source: resolve(world.cwd, source) }, world)) as DataReport
-}
-
-/** Writes upstream's list file and annotation for a folder of clips; returns what was written. */
-export async function initData(folder: string, world: RunsWorld): Promise<Readonly<Record<string, unknown>>> {
-  return (await ask('dataInit', { folder: resolve(world.cwd, folder) }, world)) as Readonly<Record<string, unknown>>
-}
-
 /** Names of the parameters that train in any phase of a stage. */
 export async function everTrainable(stage: Stage, world: RunsWorld): Promise<readonly string[]> {
   return (await ask('trainable', { stage }, world)) as readonly string[]
@@ -98,7 +65,8 @@ export async function everTrainable(stage: Stage, world: RunsWorld): Promise<rea
 export async function planStage(side: StageSide, world: RunsWorld): Promise<StagePlan> {
   const { stage } = side
   const source = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
-  const answers = (await ask('plan', { stage, source }, world)) as StageAnswers
+  const { vae, cache } = cacheInputs(side, world)
+  const answers = (await ask('plan', { stage, source, vae, cache }, world)) as StageAnswers
   const { parallel, batch } = stage
   const ranks = (parallel.nodes * parallel.processes) / parallel.sequence
   const latent = latentOf(stage)
@@ -111,6 +79,18 @@ export async function planStage(side: StageSide, world: RunsWorld): Promise<Stag
     answers,
     load: loadOf(stage, answers, world),
     findings: side.findings,
+  }
+}
+
+/** The autoencoder, where it is there already, and the folder of a stage's caches; Python says what is kept. */
+function cacheInputs({ stage, label }: StageSide, world: RunsWorld): Pick<DataInputs, 'vae' | 'cache'> {
+  if (stage.data.cache === 'off' || stage.data.source === null) return { vae: null, cache: null }
+  try {
+    return dataInputs(stage, stage.data.source, recipeFileOf(label), world)
+  } catch (cause) {
+    // A stage to come may need weights that are still to be trained.
+    if (!(cause instanceof UserError)) throw cause
+    return { vae: null, cache: null }
   }
 }
 

@@ -64,9 +64,10 @@ def autoencoder_identity(stage: Stage, vae: str | None, hashes: FileHashes) -> d
     if stage.vae.weights == RANDOM_WEIGHTS:
         return {"random": stage.seed or 0, "config": vae_config(stage), "torch": torch.__version__}
     if vae is None:
+        named = stage.vae.weights
         raise UserError(
             "VAE_MISSING",
-            "vae.weights: expected the weights of an autoencoder, got none",
+            f"vae.weights: expected the weights of an autoencoder, got {f'{named}, which is not there yet' if named else 'none'}",
             "name a folder, a run, or `stage:NAME` of a VAE stage",
         )
     path = Path(vae)

@@ -1,0 +1,68 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { hitRate } from '../../src/cli/data-cache-run.ts'
+
+const root = join(import.meta.dirname, '../..')
+const recipe = `
+formatVersion: 1
+name: small
+stages:
+  - name: t2v
+    kind: text-to-video
+    steps: 4
+    shape: { frames: 9, height: 32, width: 32 }
+    data: { fps: 8, cache: latents, source: clips, heldOutClips: 2, workers: 0, cacheFolder: elsewhere }
+    batch: { perDevice: 2 }
+    vae: { weights: random, latentChannels: 4, baseChannels: 4, encoderFlowChannels: 4, decoderFlowChannels: 4, residualBlocks: 1, connectLayers: 1, attention: false }
+    text: { encoder: bytes, maxLength: 16 }
+    model: { layers: 2, heads: 1, headDim: 24, textChannels: 16, sparseN: 2, sparseBlocks: [1] }
+    memory: { device: cpu, precision: fp32, threads: 1 }
+`
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
+
+let folder = ''
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'stagewright-data-'))
+  writeFileSync(join(folder, 'r.yaml'), recipe)
+  const python = join(root, '.venv/bin/python')
+  const env = { ...process.env, PYTHONPATH: join(root, 'python') }
+  expect(spawnSync(python, ['-m', 'osplan.data.synthetic', join(folder, 'clips'), '--clips', '6'], { env }).status).toBe(0)
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+function run(...args: string[]): { code: number | null; out: string; err: string } {
+  const env = { ...process.env, NO_COLOR: '1', XDG_RUNTIME_DIR: folder, STAGEWRIGHT_SOURCES: '1' }
+  const done = spawnSync(process.execPath, [join(root, 'bin/stagewright.mjs'), ...args], { cwd: folder, env, encoding: 'utf8' })
+  return { code: done.status, out: done.stdout, err: done.stderr }
+}
+
+describe('a cache', () => {
+  test('is filled once, where it is put, and named by the plan and with what is stale', () => {
+    const filled = JSON.parse(run('data', 'cache', 'r.yaml#t2v', '--json').out)
+    expect(filled).toMatchObject({ formatVersion: 1, latents: { wanted: 4, found: 0, made: 4, damaged: [], refused: [] } })
+    expect(readdirSync(filled.latents.folder)).toContain('cache.json')
+    expect(filled.latents.folder).toContain(join(folder, 'elsewhere'))
+    expect(run('plan', 'r.yaml#t2v').out).toMatch(/cache +latents 4 of 4 kept \(100 %\)/)
+    const clips = readdirSync(join(folder, 'clips/clips')).map((name) => join(folder, 'clips/clips', name))
+    for (const clip of clips) writeFileSync(clip, Buffer.concat([readFileSync(clip), Buffer.from('free')]))
+    const { code, out } = run('data', 'show', 'r.yaml#t2v')
+    expect(code).toBe(0)
+    expect(out).toContain('latents: 0 of 4 kept (0 %)')
+    expect(out.match(/stale .*mp4: it has changed; its kept encoding is not used/g)).toHaveLength(4)
+  })
+
+  test('of a stage that keeps nothing is refused', () => {
+    const { code, err } = run('data', 'cache', 'r.yaml#t2v', '--set', 'data.cache=off')
+    expect(code).toBe(2)
+    expect(err).toContain('expected what to keep, got off [CACHE_OFF]')
+  })
+})
+
+test('a hit rate says of how many it was seen and never rounds up to all', () => {
+  const coverage = { folder: '', entries: 0, bytes: 0, wanted: 100_000, lookedAt: 10_000, found: 9999, unread: 3, stale: [] }
+  expect(hitRate(coverage)).toBe('9999 of 10000 kept (99.99 %), seen on 10000 of 100000, 3 not read yet')
+})
