@@ -4,9 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.groups.data import RULES, write_annotations
 from bench.reference import haar
+from bench.reference.data import batches_of, indexed
 from bench.reference.opensora import ReferenceOpenSora
 from bench.reference.wfvae import ReferenceWfvae
+from osplan.data.annotations import open_index
+from osplan.data.selection import select
 from osplan.models.opensora import OpenSora
 from osplan.models.opensora_config import OpenSoraConfig
 from osplan.models.wfvae import WFVAE
@@ -79,3 +83,14 @@ def test_both_sides_of_a_benchmark_take_the_same_weights():
     assert plain.load_state_dict(vae.state_dict(), strict=False).missing_keys == []
     clip = torch.rand(1, 3, 9, 16, 24) * 2 - 1
     torch.testing.assert_close(vae(clip).video, plain.decode(plain.encode(clip).mode()), rtol=1e-4, atol=1e-5)
+
+
+def test_upstreams_way_keeps_the_clips_that_ours_keeps_and_orders_each_of_them(tmp_path):
+    listed = write_annotations(tmp_path, 4000)
+    ours = select(open_index(listed, tmp_path / "derived"), RULES).chosen
+    reference = indexed(listed, RULES)
+    assert [Path(entry["path"]).name for entry in reference.entries] == [Path(chosen.entry.path).name for chosen in ours]
+    assert reference.shapes == ["x".join(map(str, bucket)) for bucket in ours.buckets.tolist()]
+    assert 1000 < len(ours) < 4000
+    assert set(batches_of(reference.shapes, 64, 1, 42)) <= set(range(len(ours)))
+    assert len(set(batches_of(reference.shapes, 64, 2, 42))) > 0.9 * len(ours)
