@@ -81,13 +81,17 @@ def train_run(run: Path, attempt: int) -> int:
     """Trains one attempt; everything that goes wrong ends as a recorded reason, not only as a traceback."""
     from osplan.bridge import Bridge, Silent
     from osplan.domain.errors import UserError
-    from osplan.domain.run_files import read_identity
+    from osplan.domain.run_files import read_identity, read_stage
+    from osplan.trackers import open_trackers
 
     identity = read_identity(run)
     is_first = os.environ.get("RANK", "0") == "0"
     port: Any = Bridge(run, attempt, identity["socket"], identity["id"]) if is_first else Silent()
     _end_with_parent(port)
     try:
+        if is_first:
+            stage, _ = read_stage(run)
+            port.track(open_trackers(stage["reportTo"], run, identity["id"], attempt, stage))
         from osplan.train.assemble import train_attempt
 
         end = train_attempt(run, identity, attempt, port)

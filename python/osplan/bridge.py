@@ -11,12 +11,14 @@ import os
 import selectors
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from osplan.domain.errors import UserError
 from osplan.domain.protocol import FORMAT_VERSION, PROTOCOL_VERSION, encode_line, snake
@@ -31,6 +33,22 @@ HEARTBEAT_SECONDS = 1.0
 JOURNALED_HEARTBEAT_SECONDS = 10.0
 LASTING = frozenset({"checkpoint", "finished", "failed", "command", "incident", "latents"})
 """Events that are on the disk before anything else happens."""
+
+
+class Tracker(Protocol):
+    """Somebody else's record of a run."""
+
+    def write(self, event: str, ts: float, fields: Mapping[str, Any]) -> None:
+        """Takes one event of the journal; `ts` is seconds since 1970."""
+        ...
+
+    def flush(self) -> None:
+        """What was taken can be read by others."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
 
 
 class Journal:
@@ -123,6 +141,7 @@ class Bridge:
         self._lock = threading.Lock()
         self._closing = False
         self._last_folder = self._last_sync = self._last_beat = self._last_line = 0.0
+        self._trackers: list[Tracker] = []
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
         for end in (self._wake_in, self._wake_out):
@@ -142,6 +161,10 @@ class Bridge:
     def listening(self) -> str | None:
         """Path of the control socket; None where it could not be opened and commands come as files."""
         return self.socket_path if self.listener is not None else None
+
+    def track(self, trackers: Sequence[Tracker]) -> None:
+        """Tells others too from the next event on. Before the first step."""
+        self._trackers = list(trackers)
 
     def emit(self, event: str, **fields: Any) -> None:
         """Queues an event. Never blocks on a disk or a reader, except for the events that must last."""
@@ -208,6 +231,7 @@ class Bridge:
             if closing and not self._events:
                 self.journal.sync()
                 self._flush_clients()
+                self._each_tracker("close")
                 return
 
     def _turn(self, closing: bool) -> None:
@@ -235,6 +259,7 @@ class Bridge:
             appended += 1
             lasting |= event in LASTING
             self._last_line = now
+            self._tell_trackers(event, ts, fields)
             for client in self._clients.values():
                 if client.subscribed:
                     client.queue(line, self.journal.size())
@@ -243,10 +268,27 @@ class Bridge:
         if lasting or (appended and now - self._last_sync > SYNC_SECONDS):
             self.journal.sync()
             self._last_sync = now
+            self._each_tracker("flush")
         if appended:
             with self._written:
                 self._appended += appended
                 self._written.notify_all()
+
+    def _each_tracker(self, action: Literal["flush", "close"]) -> None:
+        for tracker in self._trackers:
+            try:
+                getattr(tracker, action)()
+            except Exception as cause:
+                print(f"{type(tracker).__name__} could not {action}: {cause}", file=sys.stderr, flush=True)
+
+    def _tell_trackers(self, event: str, ts: float, fields: dict[str, Any]) -> None:
+        for tracker in list(self._trackers):
+            try:
+                tracker.write(event, ts, fields)
+            except Exception as cause:
+                # The journal is the truth; a tracker that fails must not end a training.
+                self._trackers.remove(tracker)
+                print(f"{type(tracker).__name__} takes no more: {cause}", file=sys.stderr, flush=True)
 
     def _answer(self, command_id: str, line: bytes) -> None:
         waiting = self._waiting.pop(command_id, None)

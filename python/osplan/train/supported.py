@@ -69,7 +69,6 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     second = text.second_encoder is not None and model.class_ != "SparseUMMDiT" and not is_vae
     yield "text.secondEncoder", text.second_encoder, second, "only SparseUMMDiT reads a pooled caption"
     yield "scaleLearningRate", stage.scale_learning_rate, stage.scale_learning_rate, "write the learning rate you want"
-    yield "reportTo", list(stage.report_to), bool(stage.report_to), "the journal is the only tracker"
     yield "model.patch", list(model.patch), not is_vae and model.patch[1] != model.patch[2], "patches are square"
     both = is_flow and objective.times != "uniform" and objective.weighting != "none"
     yield "objective.weighting", objective.weighting, both, f"times are drawn {objective.times} already; name one of the two"

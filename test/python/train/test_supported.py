@@ -20,7 +20,6 @@ from osplan.train.supported import refuse_unsupported
         ("data.groupByShape", {"data": {"groupByShape": False}, "shape": {"fixed": False}}),
         ("text.secondEncoder", {"text": {"secondEncoder": "bytes"}}),
         ("scaleLearningRate", {"scaleLearningRate": True}),
-        ("reportTo", {"reportTo": ["wandb"]}),
         ("samples.sampler", {"samples": {"sampler": "flow-euler"}}),
         ("samples.from", {"samples": {"from": ["clip.mp4"]}}),
         ("samples.task", {"samples": {"task": "i2v"}}),
