@@ -21,7 +21,7 @@ stages:
     model: { layers: 2, heads: 1, headDim: 24, textChannels: 16, sparseN: 2, sparseBlocks: [1] }
     memory: { device: cpu, precision: fp32, threads: 1 }
 `
-vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 })
 
 let folder = ''
 

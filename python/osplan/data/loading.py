@@ -20,9 +20,10 @@ from osplan.data.decoders import Decoders
 from osplan.data.decoding import CENTRE, ClipError
 from osplan.data.latents import LatentCache
 from osplan.data.order import ClipOrder
+from osplan.data.quality_sentences import training_caption
 from osplan.data.selection import Chosen
 from osplan.data.selection import held_out_places as held_out_places
-from osplan.data.views import CropAt, View, cut_out, drawn_view, request_for, shown_size, view_of_variant
+from osplan.data.views import CropAt, View, caption_generator, cut_out, drawn_view, request_for, shown_size, view_of_variant
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 
@@ -274,12 +275,15 @@ class TrainingLoader:
     def _read(self, place: int, rng: np.random.Generator) -> Sample:
         chosen, data = self.reader.clips[place], self.stage.data
         captions = chosen.entry.captions
-        caption = captions[int(rng.integers(len(captions)))] if captions else ""
+        drawn = int(rng.integers(len(captions))) if captions else 0
         if data.cache == "off":
             variant, view = 0, drawn_view(chosen, self.stage, rng)
         else:
             variant = int(rng.integers(data.cache_variants))
             view = view_of_variant(chosen, self.stage, variant)
+        # A kept caption is one of few: its sentence on quality is drawn once and for all.
+        quality = caption_generator(chosen, data.seed, drawn) if data.cache == "latents-and-text" else rng
+        caption = training_caption(chosen.entry, drawn, self.stage.text.aesthetic_phrases, quality)
         number = place * data.cache_variants + variant
         if self.latents is None:
             return Sample(self._pixels(place, view), caption, number, chosen.entry.path)

@@ -1,6 +1,11 @@
 """Sentences on quality that captions of clips with an aesthetic score get, word for word as published weights read them."""
 
+import os
 from typing import Literal
+
+import numpy as np
+
+from osplan.data.columns import IMAGE_ENDINGS, Entry
 
 LOW_SCORE, HIGH_SCORE = 4.25, 5.75
 """At or beyond these aesthetic scores a caption gets a sentence on quality."""
@@ -60,3 +65,16 @@ def with_quality(caption: str, score: float, kind: Literal["video", "image"], pl
         return caption
     sentence = sentences[place % len(sentences)]
     return f"{caption} {sentence}" if share < 0.5 else f"{sentence} {caption}"
+
+
+def training_caption(entry: Entry, number: int, with_sentences: bool, rng: np.random.Generator) -> str:
+    """One of a clip's captions, with a sentence on quality drawn for its aesthetic score where sentences are wanted.
+
+    Empty where the clip has no caption. Draws only for a score that has sentences.
+    """
+    caption = entry.captions[number] if entry.captions else ""
+    if not with_sentences or entry.aesthetic is None or not caption:
+        return caption
+    kind = "image" if os.path.splitext(entry.path)[1].lower() in IMAGE_ENDINGS else "video"
+    sentences = quality_sentences(entry.aesthetic, kind)
+    return with_quality(caption, entry.aesthetic, kind, int(rng.integers(len(sentences))), rng.random()) if sentences else caption

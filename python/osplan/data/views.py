@@ -45,8 +45,17 @@ def view_of_variant(chosen: Chosen, stage: Stage, variant: int) -> View:
     spare = max(0, chosen.resampled - chosen.bucket[0])
     variants = stage.data.cache_variants
     start = round(variant * spare / (variants - 1)) if variants > 1 else spare // 2
-    clip = zlib.crc32(f"{os.path.basename(chosen.entry.path)}/{chosen.entry.first_frame}".encode())
-    return _view_from(start, chosen, stage, np.random.default_rng([stage.data.seed & 0xFFFFFFFF, clip, variant]))
+    return _view_from(start, chosen, stage, np.random.default_rng([stage.data.seed & 0xFFFFFFFF, _number_of(chosen), variant]))
+
+
+def caption_generator(chosen: Chosen, seed: int, caption: int) -> np.random.Generator:
+    """What draws once and for all what is said beside one of a clip's captions."""
+    return np.random.default_rng([seed & 0xFFFFFFFF, _number_of(chosen), caption, 1])
+
+
+def _number_of(chosen: Chosen) -> int:
+    """The same for a clip whatever other clips there are and wherever they lie."""
+    return zlib.crc32(f"{os.path.basename(chosen.entry.path)}/{chosen.entry.first_frame}".encode())
 
 
 def _view_from(start: int, chosen: Chosen, stage: Stage, rng: np.random.Generator) -> View:

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -186,3 +187,29 @@ def test_decoding_processes_end_with_their_parent(clips):
             return
         time.sleep(0.05)
     pytest.fail("the decoding process is still there")
+
+
+def scored(clips, tmp_path):
+    """The clips with a high aesthetic score."""
+    folder = tmp_path / "scored"
+    shutil.copytree(clips, folder)
+    for file in folder.rglob("annotation.json"):
+        file.write_text(json.dumps([{**row, "aesthetic": 6.5} for row in json.loads(file.read_text())]))
+    return folder
+
+
+def test_sentences_on_quality_are_drawn_anew_each_epoch_and_the_same_after_a_restart(clips, stage_with, tmp_path):
+    folder, stage = scored(clips, tmp_path), stage_with(text={"aestheticPhrases": True})
+    loader = loader_of(folder, stage)
+    first = [loader.take()[0] for _ in range(9)]
+    state = loader.state()
+    second = [loader.take()[0] for _ in range(9)]
+    restored = loader_of(folder, stage)
+    restored.restore(state)
+    assert [restored.take()[0].caption for _ in range(9)] == [sample.caption for sample in second]
+    plain = {sample.path: sample.caption for sample in (loader_of(clips, stage).take()[0] for _ in range(1))}
+    assert not any(caption in {sample.caption for sample in first} for caption in plain.values())
+    captions = {sample.path: sample.caption for sample in first}
+    assert any(captions[sample.path] != sample.caption for sample in second)
+    without = loader_of(folder, stage_with(text={"aestheticPhrases": False}))
+    assert all("moves" in without.take()[0].caption and "video" not in without.take()[0].caption for _ in range(4))
