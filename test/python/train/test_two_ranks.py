@@ -11,10 +11,12 @@ from osplan.data.synthetic import write_data_set
 PYTHON = Path(__file__).parents[3] / "python"
 
 
-def trained(folder: Path, stage: dict, clips: Path, ranks: int) -> list[dict]:
-    """The journal of a run of some ranks."""
+def trained(folder: Path, stage: dict, clips: Path, ranks: int, command: dict | None = None) -> list[dict]:
+    """The journal of a run of some ranks; a command is there before it starts."""
     for name in ("checkpoints", "logs", "samples", "commands"):
         (folder / name).mkdir(parents=True)
+    if command is not None:
+        (folder / "commands" / f"{command['id']}.json").write_text(json.dumps(command))
     identity = {
         "formatVersion": 1,
         "id": folder.name,
@@ -62,3 +64,23 @@ def test_two_ranks_train_as_one_rank_that_accumulates_twice(stage_json, tmp_path
     assert list(losses[0]) == [1, 2, 3, 4, 5, 6]
     assert next(line for line in two if line["event"] == "ready")["worldSize"] == 2
     assert losses[0] == {step: pytest.approx(loss, rel=1e-5) for step, loss in losses[1].items()}
+
+
+@pytest.mark.slow
+def test_a_poisoned_learning_rate_is_undone_on_both_ranks_and_a_stuck_rank_is_named(stage_json, defaults, tmp_path):
+    write_data_set(tmp_path / "clips", 8, 3)
+    watch = {**defaults["incidents"]["watch"], "stuckSeconds": 0.001}
+    stage = stage_json(
+        steps=6, batch={"perDevice": 2, "accumulate": 1}, data={"fps": 8, "workers": 1, "heldOutClips": 0},
+        incidents={"policy": "rollback", "watch": watch},
+    )  # fmt: skip
+    poison = {"id": "poison", "name": "set", "path": "learningRate", "value": 1e30}
+    lines = trained(tmp_path / "two", stage, tmp_path / "clips", ranks=2, command=poison)
+    incidents = [line for line in lines if line["event"] == "incident"]
+    acted = [line for line in incidents if line["kind"] == "non-finite"]
+    assert [line["rolledBackTo"] for line in acted] == [0] and acted[0]["undone"] == {"learningRate": [1e30, 1e-3]}
+    assert len(acted[0]["clips"]) == 4
+    assert lines[-1]["event"] == "finished" and lines[-1]["reason"] == "completed"
+    stuck = next(line for line in incidents if line["kind"] == "stuck-rank")
+    assert [entry["rank"] for entry in stuck["stacks"]] == [0, 1]
+    assert (tmp_path / "two" / "logs" / "rank-1.stacks.txt").read_text().count("Thread") > 1
