@@ -11,7 +11,7 @@ import type { Place, Problems } from './problems.ts'
 export function axesOf({ space, seeds }: SweepFile, node: Located, problems: Problems): Axis[] {
   const axes: Axis[] = []
   readSpace(space, [], axes, node, problems)
-  if (axes.length === 0 && seeds.length === 0)
+  if (Object.keys(space).length === 0 && seeds.length === 0)
     problems.add({
       code: 'CONFIG_INVALID',
       place: placeInside(node, ['space']),

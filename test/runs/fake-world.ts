@@ -22,6 +22,8 @@ export interface Behaviour {
   dies?: { step: number; how: 'kill' | 'torn' | 'segfault' | 'exit' | 'fail' | 'memory' | 'bug' | 'rank' | 'hang' }
   diesInAttempt?: number
   withoutSocket?: boolean
+  /** Learning rate above which the held-out loss is no number. */
+  nanAbove?: number
 }
 
 /** Where processes of a test find their sockets and the program. */

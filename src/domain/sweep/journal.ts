@@ -68,6 +68,8 @@ export const sweepEvent = z.discriminatedUnion('event', [
     twinOf: count.nullable(),
   }),
   z.looseObject({ ...lineHead, event: z.literal('queued'), trial, point: count, seed: count.nullable() }),
+  /** A stage before the swept one is trained by this sweep; those found finished are not told. */
+  z.looseObject({ ...lineHead, event: z.literal('prefix'), stage: z.string(), run: z.string(), attemptsBefore: count }),
   /** A trial has its run, which may have trained the very same thing before. */
   z.looseObject({
     ...lineHead,

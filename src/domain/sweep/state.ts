@@ -60,9 +60,17 @@ export interface Point {
   readonly told: { readonly state: 'done' | 'pruned' | 'failed'; readonly value: number | null } | undefined
 }
 
+/** A stage before the swept one that the sweep trained itself. */
+export interface TrainedPrefix {
+  readonly stage: string
+  readonly run: string
+  readonly attemptsBefore: number
+}
+
 export interface SweepState {
   readonly points: readonly Point[]
   readonly trials: readonly Trial[]
+  readonly prefix: readonly TrainedPrefix[]
   /** How often a driver has taken it up. */
   readonly drives: number
   readonly end: { readonly reason: 'completed' | 'budget' | 'stopped' | 'failed'; readonly message: string } | undefined
@@ -84,6 +92,7 @@ export function foldSweep(events: Iterable<SweepEvent>): SweepState {
 export class SweepFold {
   readonly #points = new Map<number, Point>()
   readonly #trials = new Map<number, Trial>()
+  readonly #prefix = new Map<string, TrainedPrefix>()
   #told: readonly number[] = []
   #drives = 0
   #end: SweepState['end']
@@ -106,6 +115,9 @@ export class SweepFold {
         return
       case 'queued':
         this.#trials.set(event.trial, queued(event.trial, event.point, event.seed, this.#points.get(event.point)?.values ?? {}))
+        return
+      case 'prefix':
+        if (!this.#prefix.has(event.run)) this.#prefix.set(event.run, pick(event, ['stage', 'run', 'attemptsBefore']))
         return
       case 'starting':
         this.#change(event.trial, {
@@ -145,6 +157,7 @@ export class SweepFold {
     return {
       points: [...this.#points.values()].sort(byNumber),
       trials: [...this.#trials.values()].sort(byNumber),
+      prefix: [...this.#prefix.values()],
       drives: this.#drives,
       end: this.#end,
     }

@@ -41,7 +41,7 @@ export class SweepSession {
   readonly #inherited: readonly Values[]
   readonly #leaving = new Map<number, AbortController>()
   #prefixRun: Run | undefined
-  #prefix: Promise<ReadonlyMap<string, { run: Run; reused: boolean }>> | undefined
+  #prefix: Promise<ReadonlyMap<string, Run>> | undefined
 
   private constructor(sweep: Sweep, suggester: Suggester, journal: JournalWriter, release: () => void, world: RunsWorld) {
     this.sweep = sweep
@@ -262,15 +262,15 @@ export class SweepSession {
     if ('infeasible' in made)
       throw new UserError('POINT_INFEASIBLE', `trial ${number}: expected settings of a stage, got: ${made.infeasible}`)
     const prefix = await this.#prefixRuns(signal)
-    const earlier = new Map([...prefix].map(([stage, { run }]) => [stage, run]))
-    const { run, found } = await this.#prepared(made.stage, earlier)
-    const first = !this.state.trials.some((other) => other.prefix.length > 0)
+    const { run, found } = await this.#prepared(made.stage, prefix)
+    const { trials, prefix: trained } = this.state
+    const pays = trials.every((other) => other.prefix.length === 0) ? trained.map((entry) => entry.run) : []
     this.tell({
       event: 'starting',
       trial: number,
       run: run.id,
       reused: found === 'training',
-      prefix: [...prefix].map(([stage, entry]) => ({ stage, run: entry.run.id, reused: !first || entry.reused })),
+      prefix: [...prefix].map(([stage, entry]) => ({ stage, run: entry.id, reused: !pays.includes(entry.id) })),
       branchedFrom: null,
       attemptsBefore: newestAttempt(readState(run))?.number ?? 0,
     })
@@ -296,14 +296,13 @@ export class SweepSession {
     return this.#prefix
   }
 
-  async #trainPrefix(signal: AbortSignal): Promise<ReadonlyMap<string, { run: Run; reused: boolean }>> {
-    const runs = new Map<string, { run: Run; reused: boolean }>()
+  async #trainPrefix(signal: AbortSignal): Promise<ReadonlyMap<string, Run>> {
+    const runs = new Map<string, Run>()
     for (const stage of this.sweep.identity.stages.slice(0, -1)) {
       if (signal.aborted) throw new PrefixFailed(`${stage.name}: stopped before it`, true)
-      const earlier = new Map([...runs].map(([name, { run }]) => [name, run]))
-      const prepared = await this.#prepared(stage, earlier)
+      const prepared = await this.#prepared(stage, runs)
       if (prepared.found !== 'finished') await this.#trainStage(prepared)
-      runs.set(stage.name, { run: prepared.run, reused: prepared.found === 'finished' })
+      runs.set(stage.name, prepared.run)
     }
     return runs
   }
@@ -312,6 +311,7 @@ export class SweepSession {
     const { run } = prepared
     const before = newestAttempt(readState(run))?.number ?? 0
     this.#prefixRun = run
+    this.tell({ event: 'prefix', stage: run.stage.name, run: run.id, attemptsBefore: before })
     await startFound(prepared, this.#world)
     let end: RunEnd | undefined
     const from = prepared.found === 'training' ? before : before + 1
@@ -340,12 +340,19 @@ export class SweepSession {
     return decision.prune ? (decision.reason ?? '') : undefined
   }
 
+  /** Attempts of a run before this sweep took it up. */
+  #before(run: string): number {
+    return this.state.prefix.find((entry) => entry.run === run)?.attemptsBefore ?? 0
+  }
+
   #end(number: number, outcome: Exclude<Outcome, { state: 'left' }>): void {
     const trial = this.trial(number)
     const run = trial.run === undefined ? undefined : findRun(this.#world.runsFolder, trial.run)
     const nothing = { deviceSeconds: 0, steps: 0 }
     const own = run && !trial.isReused ? costOf(run, trial.attemptsBefore) : nothing
-    const prefix = trial.prefix.filter(({ reused }) => !reused).map((entry) => costOf(findRun(this.#world.runsFolder, entry.run)))
+    const prefix = trial.prefix
+      .filter(({ reused }) => !reused)
+      .map((entry) => costOf(findRun(this.#world.runsFolder, entry.run), this.#before(entry.run)))
     const done = outcome.state === 'done' ? outcome : undefined
     this.tell({
       event: 'trialEnded',
