@@ -2,12 +2,9 @@
 `merge BASE ADAPTER OUT`.
 
 The answer is one JSON object on the last line of stdout; a mistake of a person is `{"error": {code, message, hint}}` with exit code 2.
-Which part of a pickle is taken follows upstream's `from_pretrained`, opensora/models/causalvideovae/model/modeling_videobase.py:38-51.
 """
 
 import json
-import os
-import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from osplan.domain.errors import UserError
 from osplan.models.registry import build_model
@@ -25,19 +20,9 @@ from osplan.models.wfvae_config import WfvaeConfig
 from osplan.models.wfvae_layout import all_filters, in_layout
 from osplan.train.assemble import read_weights
 from osplan.train.merging import merged
+from osplan.train.pickles import DISCRIMINATOR, read_pickle, save_tensors
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-@dataclass(frozen=True)
-class Pickled:
-    """The tensors of a pickle that are worth keeping."""
-
-    taken: str
-    """Where they stood, for example `ema_state_dict`."""
-    model: dict[str, Tensor]
-    discriminator: dict[str, Tensor]
-    """Empty where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -80,43 +65,6 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def read_pickle(path: Path) -> Pickled:
-    """The weights of a .ckpt, .pt or .bin: the moving average if it has tensors, else the generator, else the state dict.
-
-    Only tensors and plain containers are unpickled. Raises UserError PICKLE_UNREADABLE, PICKLE_REFUSED or PICKLE_EMPTY.
-    """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as cause:
-        raise UserError("PICKLE_UNREADABLE", f"{path}: cannot be read", "check the path and its permissions") from cause
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as cause:
-        reason = "it is damaged or holds more than tensors and plain containers"
-        raise UserError(
-            "PICKLE_REFUSED", f"{path}: not read, {reason}", "code in a pickle is never run; ask its author for safetensors"
-        ) from cause
-    if not isinstance(found, Mapping):
-        raise UserError("PICKLE_EMPTY", f"{path}: expected a state dict, got {type(found).__name__}", "name a file of weights")
-    return _picked(found, path)
-
-
-def _picked(found: Mapping[str, Any], path: Path) -> Pickled:
-    nested = found.get("state_dict", found)
-    state = nested if isinstance(nested, Mapping) else {}
-    place = "state_dict" if "state_dict" in found else "the whole file"
-    ema = {name.removeprefix("module."): value for name, value in _tensors(found.get("ema_state_dict")).items()}
-    choices = {"ema_state_dict": ema, f"{place}.gen_model": _tensors(state.get("gen_model")), place: _tensors(state)}
-    for taken, model in choices.items():
-        if model:
-            return Pickled(taken, model, _tensors(state.get("dics_model")))
-    raise UserError("PICKLE_EMPTY", f"{path}: expected tensors, got none", "name a file of weights")
-
-
-def _tensors(value: Any) -> dict[str, Tensor]:
-    if not isinstance(value, Mapping):
-        return {}
-    return {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
-
-
 def convert(source: Path, target: Path) -> dict[str, Any]:
     """Writes a pickle's weights as safetensors and says what was written.
 
@@ -127,13 +75,13 @@ def convert(source: Path, target: Path) -> dict[str, Any]:
     config = source.parent / "config.json"
     is_file = target.suffix == ".safetensors" or not config.is_file()
     weights = target if is_file else target / _WEIGHTS
-    discriminator = weights.parent / (f"{weights.stem}.discriminator.safetensors" if is_file else "discriminator.safetensors")
+    discriminator = weights.parent / (f"{weights.stem}.discriminator.safetensors" if is_file else DISCRIMINATOR)
     _refuse_existing([weights, *([discriminator] if pickled.discriminator else [])])
     weights.parent.mkdir(parents=True, exist_ok=True)
-    _save(weights, pickled.model)
+    save_tensors(weights, pickled.model)
     files = [str(weights)]
     if pickled.discriminator:
-        _save(discriminator, pickled.discriminator)
+        save_tensors(discriminator, pickled.discriminator)
         files.append(str(discriminator))
     if not is_file:
         (target / "config.json").write_bytes(config.read_bytes())
@@ -150,7 +98,7 @@ def merge(base: Path, adapter: Path, target: Path) -> dict[str, Any]:
     _refuse_existing([weights])
     tensors, changed = merged(read_weights(base), adapter)
     target.mkdir(parents=True, exist_ok=True)
-    _save(weights, tensors)
+    save_tensors(weights, tensors)
     files = [str(weights)]
     if config.is_file():
         (target / "config.json").write_bytes(config.read_bytes())
@@ -162,13 +110,6 @@ def _refuse_existing(paths: list[Path]) -> None:
     for path in paths:
         if path.exists():
             raise UserError("TARGET_EXISTS", f"{path}: exists", "name another target or remove it")
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes beside the target and renames: a reader never sees half a file. Tensors that share memory are written apart."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, temporary, metadata={"format": "pt"})
-    os.replace(temporary, path)
 
 
 def main(arguments: list[str]) -> int:

@@ -4,7 +4,8 @@ import { attach } from '../runs/attach.ts'
 import { stopRun } from '../runs/control.ts'
 import { settledState } from '../runs/supervise.ts'
 import type { RunsWorld } from '../runs/world.ts'
-import type { Run } from '../store/runs.ts'
+import { type Run, readState } from '../store/runs.ts'
+import { autoencoderLines } from './autoencoder-text.ts'
 import { Progress } from './progress.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { paintFor } from './terminal.ts'
@@ -77,7 +78,11 @@ export function sayEnd(run: Run, end: RunEnd, world: TrainingWorld, runs: RunsWo
   const isGood = ['completed', 'stopped', 'paused', 'plateau', 'data-exhausted'].includes(end.reason)
   const word = isGood ? paint.green(end.reason) : paint.red(end.reason)
   world.stdout.write(`${run.id}: ${word} – ${end.message}\n`)
-  if (isGood) return
+  if (isGood) {
+    const left = end.reason === 'paused' ? [] : autoencoderLines(run.stage, readState(run))
+    world.stdout.write(left.map((line) => `  ${line}\n`).join(''))
+    return
+  }
   const lines = end.log === null ? [] : runs.engine.logs(end.log, 8)
   if (lines.length > 0) world.stdout.write(`${paint.dim(`last lines of ${end.log}:`)}\n${lines.map((line) => `  ${line}\n`).join('')}`)
   world.stdout.write(`hint: ${end.hint}\n`)

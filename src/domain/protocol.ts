@@ -79,7 +79,7 @@ export const trainerEvent = z.discriminatedUnion('event', [
   z.looseObject({
     ...lineHead,
     event: z.literal('loaded'),
-    what: z.enum(['weights', 'vae', 'checkpoint']),
+    what: z.enum(['weights', 'vae', 'discriminator', 'checkpoint']),
     from: z.string(),
     exact: count,
     missing: z.array(z.string()),

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from osplan.domain.errors import UserError
-from osplan.weights_tool import convert, main, read_pickle, wanted_tensors
+from osplan.train.pickles import read_pickle
+from osplan.weights_tool import convert, main, wanted_tensors
 
 
 def saved(path: Path, value: object) -> Path:

@@ -230,6 +230,8 @@ class Objective:
     """VAE: weight of the discriminator’s term; 0 trains without one."""
     discriminator_start: int
     """VAE: step at which the discriminator joins [step]."""
+    discriminator_warmup: int
+    """VAE: first steps of the game in which the discriminator trains alone and the autoencoder waits [step]."""
     discriminator_learning_rate: float
     """VAE: learning rate of the discriminator."""
     mask_ratios: Mapping[str, float]

@@ -1,6 +1,8 @@
 """From a stage to the networks it trains: upstream's config.json for each, and the modules built from it."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from osplan.domain.errors import UserError
@@ -101,6 +103,15 @@ def _suv_config(stage: Stage) -> dict[str, Any]:
         "interpolation_scale_h": model.interpolation_scale[1],
         "interpolation_scale_w": model.interpolation_scale[2],
     }
+
+
+def config_beside(weights: str | None) -> dict[str, Any] | None:
+    """The config.json beside weights, or in their folder; None where there is none. It decides the architecture."""
+    if weights is None:
+        return None
+    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+    path = folder / "config.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def vae_config(stage: Stage) -> dict[str, Any]:

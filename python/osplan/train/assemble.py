@@ -1,6 +1,5 @@
 """Builds the parts of one attempt from a run folder and trains it."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -19,12 +18,13 @@ from osplan.domain.errors import UserError
 from osplan.domain.protocol import PROTOCOL_VERSION
 from osplan.domain.run_files import read_replay, read_stage
 from osplan.domain.stage import Stage
+from osplan.models.discriminator import PatchDiscriminator3D
 from osplan.models.inpaint import extend_to_inpaint
 from osplan.models.opensora import OpenSora
 from osplan.models.registry import build_model, init_weights
 from osplan.parallel.world import World, join_world, leave_world
 from osplan.train.adapters import add_adapters
-from osplan.train.architecture import RANDOM_WEIGHTS, transformer_config, vae_config
+from osplan.train.architecture import RANDOM_WEIGHTS, config_beside, transformer_config, vae_config
 from osplan.train.attempt import Attempt, End
 from osplan.train.autoencoder import Autoencoder, is_autoencoder, latent_channels
 from osplan.train.caches import open_latents
@@ -33,6 +33,8 @@ from osplan.train.clips import TrainingClips, open_clips
 from osplan.train.diffusion_task import DiffusionTask, Encoders
 from osplan.train.live import LiveStage
 from osplan.train.loop import Loop
+from osplan.train.pickles import ENDINGS as PICKLES
+from osplan.train.pickles import as_safetensors, discriminator_beside, load_discriminator
 from osplan.train.seeds import seed_for
 from osplan.train.supported import refuse_unsupported
 from osplan.train.task import Task
@@ -61,7 +63,8 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
         latents = open_latents(stage, identity["inputs"], partial(_cache_problem, port))
         clips = open_clips(stage, identity["inputs"]["data"], world, port, latents)
         port.emit("data", **clips.report)
-        task = build_task(stage, identity["inputs"], clips, world.device, port)
+        inputs = _with_safetensors(identity["inputs"], run, world)
+        task = build_task(stage, inputs, clips, world.device, port)
         loop = Loop(Attempt(live, stage_hash, task, clips, world, port, run, attempt))
         port.emit(
             "model",
@@ -75,6 +78,17 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
         if latents is not None:
             latents.store.close()
         leave_world()
+
+
+def _with_safetensors(inputs: Mapping[str, Any], run: Path, world: World) -> dict[str, Any]:
+    """The inputs with weights that are pickles read once and kept in the run's folder."""
+    found = dict(inputs)
+    for name in ("weights", "vae"):
+        source = inputs[name]
+        if source is not None and Path(source).suffix in PICKLES:
+            target = run / "derived" / f"initial-{name}"
+            found[name] = world.from_first(str(as_safetensors(Path(source), target)) if world.is_first else None)
+    return found
 
 
 def _cache_problem(port: Any, message: str) -> None:
@@ -136,7 +150,7 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
     """
     torch.manual_seed(seed_for(stage.seed or 0, "weights"))
     if stage.kind == "vae":
-        config = _with_compat(_config_of(inputs["weights"]) or vae_config(stage), stage)
+        config = _with_compat(config_beside(inputs["weights"]) or vae_config(stage), stage)
         model = _started(config, stage, inputs["weights"], port, device)
         if not is_autoencoder(model):
             raise UserError(
@@ -144,13 +158,26 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
                 f"vae.class: expected a video autoencoder, got {config['_class_name']}",
                 "name the weights of a WFVAEModel or a CausalVAEModel",
             )
-        return VaeTask(stage, model, config, clips.held_out, clips.whole_clips, device)  # type: ignore[arg-type]
+        game = _discriminator(stage, inputs["weights"], port)
+        return VaeTask(stage, model, config, clips.held_out, clips.whole_clips, device, discriminator=game)  # type: ignore[arg-type]
     vae = stage_autoencoder(stage, inputs, device, port)
     config = transformer_config(stage)
     model = _started(config, stage, inputs["weights"], port, device)
     return DiffusionTask(
         stage, model, config, Encoders(vae, Texts(stage, device), clips.latents), stage_objective(stage), clips.held_out, device
     )
+
+
+def _discriminator(stage: Stage, weights: str | None, port: Any) -> dict[str, Tensor] | None:
+    """The discriminator beside an autoencoder's starting weights; None for a new one, which is said: released files hold none."""
+    if stage.objective.adversarial_weight == 0:
+        return None
+    path = discriminator_beside(weights)
+    found = load_discriminator(path) if path is not None else None
+    source = str(path) if found is not None else RANDOM_WEIGHTS
+    names = list(PatchDiscriminator3D().state_dict())
+    port.emit("loaded", what="discriminator", **{"from": source}, exact=len(found or {}), missing=[] if found else names, unexpected=[])
+    return found
 
 
 def stage_autoencoder(stage: Stage, inputs: Mapping[str, Any], device: torch.device, port: Any) -> Autoencoder:
@@ -198,7 +225,7 @@ def trained_model(folder: Path, stage: Stage, device: torch.device, port: Any) -
 
     Raises UserError WEIGHTS_MISSING where there is no config.json, and those of `load_weights`.
     """
-    config = _config_of(str(folder))
+    config = config_beside(str(folder))
     if config is None:
         raise UserError("WEIGHTS_MISSING", f"{folder}: expected config.json beside the weights, got none", "use a checkpoint's `model/`")
     config = _with_compat(config, stage)
@@ -212,15 +239,6 @@ def _with_compat(config: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
     if config.get("_class_name") != "WFVAEModel":
         return dict(config)
     return {"haar_constant": stage.compat.haar_constant, **config}
-
-
-def _config_of(weights: str | None) -> dict[str, Any] | None:
-    """The config.json beside starting weights of an autoencoder: it decides the architecture."""
-    if weights is None:
-        return None
-    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-    path = folder / "config.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def load_weights(model: nn.Module, source: Path, accept: Sequence[str], what: str, port: Any) -> None:
@@ -312,7 +330,7 @@ def load_vae(folder: str | None, stage: Stage, device: torch.device, port: Any) 
             "vae.weights: expected the weights of an autoencoder, got none",
             "name a folder, a run, or `stage:NAME` of a VAE stage",
         )
-    config = _config_of(folder)
+    config = config_beside(folder)
     if config is None:
         raise UserError("VAE_MISSING", f"{folder}: expected config.json beside the weights, got none", "use a folder in diffusers' layout")
     model: Any = build_model(_with_compat(config, stage))

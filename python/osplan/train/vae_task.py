@@ -43,18 +43,20 @@ class VaeTask:
         training: Sequence[Batch],
         device: torch.device,
         *,
+        discriminator: Mapping[str, Tensor] | None = None,
         trains: bool = True,
     ) -> None:
         """`held_out` are whole clips never trained on; `training` whole clips the latent statistics are measured on.
 
-        Where nothing trains, the terms of the loss need no networks.
+        `discriminator` is what an adversarial stage goes on from; a new one is made where it is None. Where nothing trains, the terms
+        of the loss need no networks.
         """
         self.model, self.config, self.held_out, self.training, self.device = model, dict(config), held_out, training, device
         self.discriminator: nn.Module | None = None
         self.discriminator_optimizer: torch.optim.Optimizer | None = None
         self.perceptual = self._perceptual(stage) if trains else None
         if trains and stage.objective.adversarial_weight > 0:
-            self._add_discriminator(stage)
+            self._add_discriminator(stage, discriminator)
 
     def check(self, stage: Stage) -> None:
         """Raises UserError NOT_LIVE for terms whose networks were not built: their weights were 0 when the attempt started."""
@@ -83,10 +85,12 @@ class VaeTask:
             )
         return load_lpips(Path(stage.objective.lpips_weights)).to(self.device)
 
-    def _add_discriminator(self, stage: Stage) -> None:
+    def _add_discriminator(self, stage: Stage, weights: Mapping[str, Tensor] | None) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(generator_for(stage.seed or 0, "discriminator").initial_seed())
             self.discriminator = PatchDiscriminator3D().to(self.device)
+        if weights is not None:
+            self.discriminator.load_state_dict(dict(weights))
         groups = [{"params": [parameter], "names": [name], "ratio": 1.0} for name, parameter in self.discriminator.named_parameters()]
         self.discriminator_optimizer = torch.optim.AdamW(groups, lr=stage.objective.discriminator_learning_rate, weight_decay=0.01)
 
@@ -122,8 +126,13 @@ class VaeTask:
         )
 
     def trains_model(self, stage: Stage, step: int) -> bool:
-        """Whether it is the autoencoder's turn: once the game has started, the odd steps are the discriminator's, as upstream."""
-        return self.discriminator is None or not is_discriminator_step(step, stage.objective.discriminator_start)
+        """Whether it is the autoencoder's turn: of the game, the first steps and then the odd ones are the discriminator's."""
+        objective = stage.objective
+        if self.discriminator is None:
+            return True
+        first = max(1, objective.discriminator_start)
+        warms_up = first <= step < first + objective.discriminator_warmup
+        return not warms_up and not is_discriminator_step(step, objective.discriminator_start)
 
     def after_step(self, stage: Stage, batches: Sequence[Batch], step: int, world: World) -> Mapping[str, float]:
         """Trains the discriminator where it is its turn."""
@@ -201,9 +210,10 @@ class VaeTask:
     def finish(self, stage: Stage) -> Mapping[str, Any]:
         """Shift and scale per latent channel over the training clips: latents get mean 0 and deviation 1.
 
-        Nothing for an autoencoder whose latents all share upstream's one factor.
+        Nothing for an autoencoder whose latents all share upstream's one factor, nor beside a frozen encoder: its latents stay what
+        caches and diffusion stages were built on.
         """
-        if not isinstance(self.model, WFVAE):
+        if not isinstance(self.model, WFVAE) or stage.vae.freeze_encoder:
             return {}
         total = squares = torch.zeros(())
         count = 0

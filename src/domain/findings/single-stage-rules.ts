@@ -9,6 +9,11 @@ function remark(message: string, ...paths: [StagePath, ...StagePath[]]): Remark 
   return { message, paths }
 }
 
+/** Whether weights are a path rather than a stage or a run. */
+function isFile(weights: string | null): boolean {
+  return weights !== null && !weights.startsWith('stage:') && /[/.]/.test(weights)
+}
+
 const positionsCovered = (stage: Stage) => stage.kind !== 'vae' && stage.model.class !== 'LatteT2V' && stage.model.class !== 'Latte'
 
 /** Rules that need one stage alone. */
@@ -38,6 +43,42 @@ export const singleStageRules: readonly Rule[] = [
               'initial weights and a checkpoint to continue are both given; the output folder decides which one wins',
               'init.continueFrom',
               'init.weights',
+            ),
+          ]
+        : [],
+  },
+  {
+    name: 'latents-move',
+    severity: 'warn',
+    hint: 'vae.freezeEncoder: true keeps the latents; else encode caches again and fine-tune the diffusion stages on the new ones',
+    source: checklist,
+    check: ({ side: { stage, trainerVersion } }) =>
+      trainerVersion === undefined && stage.kind === 'vae' && stage.init.weights !== null && !stage.vae.freezeEncoder
+        ? [
+            remark(
+              `the encoder trains, so its latents change: caches and diffusion stages built on those of ${stage.init.weights} no longer fit`,
+              'vae.freezeEncoder',
+              'init.weights',
+            ),
+          ]
+        : [],
+  },
+  {
+    name: 'discriminator-cold',
+    severity: 'warn',
+    hint: 'objective.discriminatorWarmup: 1000 lets it learn alone first; a run of this trainer brings its own along',
+    source: 'Open-Sora-Plan issue 453',
+    check: ({ side: { stage, trainerVersion } }) =>
+      trainerVersion === undefined &&
+      stage.kind === 'vae' &&
+      isFile(stage.init.weights) &&
+      stage.objective.adversarialWeight > 0 &&
+      stage.objective.discriminatorWarmup === 0
+        ? [
+            remark(
+              'released weights hold no discriminator: a new one that knows nothing joins at once and pulls at what they know',
+              'objective.discriminatorWarmup',
+              'objective.adversarialWeight',
             ),
           ]
         : [],

@@ -650,6 +650,14 @@ const objective = z
       upstream: ['disc_start'],
       meaning: 'VAE: step at which the discriminator joins',
     }),
+    discriminatorWarmup: field(count.default(0), {
+      group: 'objective',
+      kind: 'additive',
+      unit: 'step',
+      impact: 'restart',
+      meaning: 'VAE: first steps of the game in which the discriminator trains alone and the autoencoder waits',
+      why: 'released autoencoders come without their discriminator; a new one knows nothing yet, and its gradients would harm what they know',
+    }),
     discriminatorLearningRate: field(positive.default(1e-5), {
       group: 'objective',
       kind: 'multiplicative',
