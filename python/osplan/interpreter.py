@@ -36,15 +36,21 @@ def _ping() -> dict[str, Any]:
     return {"pid": os.getpid(), "python": sys.version.split()[0]}
 
 
-def _plan(stage: dict[str, Any], source: str | None, vae: str | None = None, cache: str | None = None) -> dict[str, Any]:
-    """Parameters, learning-rate curve, memory, data and caches of one stage."""
+def _plan(
+    stage: dict[str, Any], source: str | None, weights: str | None = None, vae: str | None = None, cache: str | None = None
+) -> dict[str, Any]:
+    """Parameters, learning-rate curve, memory, data and caches of one stage; `weights` is where it starts from."""
     from osplan.domain.stage import decode_stage
     from osplan.train.caches import cache_state
     from osplan.train.clips import data_report, split
     from osplan.train.plan import learning_rate_curve, memory, parameters
 
     decoded = decode_stage(stage)
-    answer: dict[str, Any] = {"parameters": parameters(decoded), "learningRate": learning_rate_curve(decoded), "memory": memory(decoded)}
+    answer: dict[str, Any] = {
+        "parameters": parameters(decoded, weights),
+        "learningRate": learning_rate_curve(decoded),
+        "memory": memory(decoded),
+    }
     if source is not None:
         parallel = decoded.parallel
         world = parallel.processes * parallel.nodes // parallel.sequence

@@ -1,6 +1,7 @@
 import { parseAddress } from '../runs/address.ts'
 import { resolveSides } from '../runs/addresses.ts'
 import { withData } from '../runs/chain.ts'
+import { recipeParent } from '../runs/lint.ts'
 import { planStage, type StagePlan } from '../runs/plan.ts'
 import { planLines } from '../weights/text.ts'
 import { hitRate } from './data-cache-run.ts'
@@ -25,8 +26,8 @@ export async function runPlan(args: PlanArguments, world: TrainingWorld): Promis
   const context = { cwd: world.cwd, runsFolder: runs.runsFolder, upstreamCheckout: upstreamCheckoutOf(undefined, world), set: args.set }
   const sides = (await resolveSides(args.recipe, context)).map((side) => withData(side, args.data))
   const plans: StagePlan[] = []
-  for (const side of sides) {
-    const plan = await planStage(side, runs)
+  for (const [place, side] of sides.entries()) {
+    const plan = await planStage(side, runs, recipeParent(sides, place))
     plans.push(plan)
     if (!args.json) printPlan(plan, world)
   }

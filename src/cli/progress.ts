@@ -95,6 +95,12 @@ export class Progress {
       case 'waiting':
         this.#note(waitingText(event))
         break
+      case 'loaded':
+        if (event.what === 'discriminator' && event.missing.length > 0)
+          this.#note(
+            'no discriminator beside the starting weights: a new one begins (objective.discriminatorWarmup lets it learn alone first)',
+          )
+        break
       case 'incident':
         this.#note(`incident: ${event.message}; ${event.action}`)
         break

@@ -13,6 +13,7 @@ import { supervisorJournal } from '../store/journal.ts'
 import { chooseEngine, createRun, filesOf, type Run, readState, runsOfContent } from '../store/runs.ts'
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
+import { withAbsolutePaths } from './local-paths.ts'
 import { settledState } from './supervise.ts'
 import { isSupervised } from './supervisor-lock.ts'
 import { randomWeights } from './tiny.ts'
@@ -45,7 +46,8 @@ export interface LaunchOptions {
 }
 
 /** Makes the run folder of a stage: addresses become files, identity and stage are written. Nothing is started. */
-export async function prepareRun({ stage }: StageSide, options: LaunchOptions, world: RunsWorld): Promise<Prepared> {
+export async function prepareRun(side: StageSide, options: LaunchOptions, world: RunsWorld): Promise<Prepared> {
+  const stage = withAbsolutePaths(side.stage, world.cwd)
   const where = { cwd: world.cwd, runsFolder: world.runsFolder, earlier: options.earlier ?? new Map<string, Run>() }
   const weights = stage.init.weights === null ? undefined : findWeights(stage.init.weights, stage.init.use, where)
   const vaeAddress = stage.kind === 'vae' || stage.vae.weights === randomWeights ? null : stage.vae.weights

@@ -79,7 +79,8 @@ async function sidesOrFindings(address: string, context: AddressContext): Promis
 }
 
 /** Within a recipe: the stage named by `stage:NAME`, else the one above of the same kind. */
-function recipeParent(sides: readonly StageSide[], place: number): StageSide | undefined {
+/** The stage of a recipe that another of it starts from. */
+export function recipeParent(sides: readonly StageSide[], place: number): StageSide | undefined {
   const earlier = sides.slice(0, place)
   const side = sides[place]
   const [, name] = /^stage:(.+)$/.exec(side?.stage.init.weights ?? '') ?? []

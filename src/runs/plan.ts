@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { UserError } from '../domain/errors.ts'
+import { stageFindings } from '../domain/findings/stage-findings.ts'
 import { latentShape } from '../domain/shapes.ts'
 import type { Finding, StageSide } from '../domain/stage/origin.ts'
 import type { Stage } from '../domain/stage/schema.ts'
@@ -62,11 +63,12 @@ export async function everTrainable(stage: Stage, world: RunsWorld): Promise<rea
 }
 
 /** Plans one stage. What it says of parameters, learning rate, memory and data comes from Python and nowhere else. */
-export async function planStage(side: StageSide, world: RunsWorld): Promise<StagePlan> {
+export async function planStage(side: StageSide, world: RunsWorld, parent?: StageSide): Promise<StagePlan> {
   const { stage } = side
+  const weights = weightsNow(stage, world)
   const source = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
   const { vae, cache } = cacheInputs(side, world)
-  const answers = (await ask('plan', { stage, source, vae, cache }, world)) as StageAnswers
+  const answers = (await ask('plan', { stage, source, weights: weights ?? null, vae, cache }, world)) as StageAnswers
   const { parallel, batch } = stage
   const ranks = (parallel.nodes * parallel.processes) / parallel.sequence
   const latent = latentOf(stage)
@@ -77,8 +79,8 @@ export async function planStage(side: StageSide, world: RunsWorld): Promise<Stag
     latent,
     tokensPerClip: latent && stage.kind !== 'vae' ? tokensOf(latent, stage) : undefined,
     answers,
-    load: loadOf(stage, answers, world),
-    findings: side.findings,
+    load: weights === undefined || isPickle(weights) ? undefined : loadOf(stage, answers, weights),
+    findings: [...side.findings, ...stageFindings(side, parent)],
   }
 }
 
@@ -94,11 +96,20 @@ function cacheInputs({ stage, label }: StageSide, world: RunsWorld): Pick<DataIn
   }
 }
 
-/** The load plan from headers alone: nothing is loaded, no process starts. */
-function loadOf({ init }: Stage, { parameters }: StageAnswers, { cwd, runsFolder }: RunsWorld): LoadPlan | undefined {
+/** The starting weights, where they are there already. */
+function weightsNow({ init }: Stage, { cwd, runsFolder }: RunsWorld): string | undefined {
   if (init.weights === null || init.weights.startsWith('stage:')) return undefined
-  const { path } = findWeights(init.weights, init.use, { cwd, runsFolder, earlier: new Map() })
-  return loadPlan(new Map(Object.entries(parameters.shapes)), weightSet(path).tensors, init.accept)
+  return findWeights(init.weights, init.use, { cwd, runsFolder, earlier: new Map() }).path
+}
+
+/** A pickle has no header to read; the trainer checks it when it keeps it as safetensors. */
+function isPickle(path: string): boolean {
+  return /\.(?:ckpt|pt|pth|bin)$/.test(path)
+}
+
+/** The load plan from headers alone: nothing is loaded, no process starts. */
+function loadOf({ init }: Stage, { parameters }: StageAnswers, weights: string): LoadPlan {
+  return loadPlan(new Map(Object.entries(parameters.shapes)), weightSet(weights).tensors, init.accept)
 }
 
 function latentOf({ shape, vae }: Stage): StagePlan['latent'] {

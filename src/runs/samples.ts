@@ -6,6 +6,7 @@ import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { findCheckpoint } from '../store/checkpoints.ts'
 import { filesOf, type Run } from '../store/runs.ts'
 import { weightsOf } from './hand-off.ts'
+import { absoluteFiles } from './local-paths.ts'
 import type { RunsWorld } from './world.ts'
 
 /** What is sampled beside what the stage names: prompts, frames to go on from, weights. */
@@ -59,20 +60,12 @@ function sampledStage(stage: Stage, request: SampleRequest, cwd: string): Stage 
   const samples = {
     ...stage.samples,
     ...(prompts.length > 0 ? { prompts } : {}),
-    ...(from.length > 0 ? { from: from.map((files) => absolute(files, cwd)) } : {}),
+    ...(from.length > 0 ? { from: from.map((files) => absoluteFiles(files, cwd)) } : {}),
     ...(task === undefined ? {} : { task }),
     ...(steps === undefined ? {} : { steps }),
     ...(guidanceScale === undefined ? {} : { guidanceScale }),
   }
   return stageSchema.parse({ ...stage, samples, ...(seed === undefined ? {} : { seed }) })
-}
-
-/** `FIRST,LAST` is two paths; a name with a comma in it is one where such a file lies. */
-function absolute(files: string, cwd: string): string {
-  return files
-    .split(',')
-    .map((file) => resolve(cwd, file))
-    .join(',')
 }
 
 async function askPython(request: object, world: RunsWorld): Promise<Sampled['samples']> {

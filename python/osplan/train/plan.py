@@ -9,22 +9,22 @@ from osplan.domain.schedule import Schedule
 from osplan.domain.stage import Stage
 from osplan.models.registry import build_model
 from osplan.train.adapters import planned_adapters
-from osplan.train.architecture import latent_shape, transformer_config, vae_config
-from osplan.train.parameters import groups_of, phases_of, select, selectable
+from osplan.train.architecture import config_beside, latent_shape, transformer_config, vae_config
+from osplan.train.parameters import PARTS, groups_of, phases_of, select, selectable
 
 CURVE_POINTS = 60
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
-def model_of(stage: Stage) -> nn.Module:
-    """The trained network on the meta device."""
+def model_of(stage: Stage, weights: str | None = None) -> nn.Module:
+    """The trained network on the meta device. The config.json beside starting weights decides an autoencoder's architecture."""
     with torch.device("meta"):
-        return build_model(vae_config(stage) if stage.kind == "vae" else transformer_config(stage))
+        return build_model((config_beside(weights) or vae_config(stage)) if stage.kind == "vae" else transformer_config(stage))
 
 
-def parameters(stage: Stage) -> dict[str, Any]:
+def parameters(stage: Stage, weights: str | None = None) -> dict[str, Any]:
     """Parameters in all, and per phase: what trains, its share, the learning rate of each group, optimiser memory in bytes."""
-    model = model_of(stage)
+    model = model_of(stage, weights)
     base = {name: parameter.numel() for name, parameter in model.named_parameters()}
     adapters = planned_adapters(model, stage.lora) if stage.lora.rank is not None else {}
     sizes = base | {name: rows * columns for name, (rows, columns) in adapters.items()}
@@ -64,12 +64,17 @@ def parameters(stage: Stage) -> dict[str, Any]:
 
 
 def ever_trainable(stage: Stage) -> list[str]:
-    """Names of the parameters that train in any phase of the stage."""
-    names = [name for name, _ in model_of(stage).named_parameters()]
+    """Names of the parameters that train in any phase of the stage; those that adapters change, where it has some."""
+    model = model_of(stage)
+    adapters = planned_adapters(model, stage.lora) if stage.lora.rank is not None else {}
+    names = list(adapters) or [name for name, _ in model.named_parameters()]
     phases = phases_of(stage.trainable, [(entry.at, entry.trainable, entry.rewarm_steps) for entry in stage.phases], stage.steps)
     chosen = {name for phase in phases for name in select(names, phase.selectors)}
     if stage.kind == "vae" and stage.vae.freeze_encoder:
         chosen = {name for name in chosen if not name.startswith(("encoder.", "quant_conv."))}
+    if adapters:
+        chosen = {f"{PARTS['lora'].split(name)[0]}.weight" for name in chosen}
+        names = [name for name, _ in model.named_parameters()]
     return [name for name in names if name in chosen]
 
 

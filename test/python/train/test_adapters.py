@@ -11,7 +11,7 @@ from osplan.train.adapters import add_adapters, planned_adapters, targets_of, we
 from osplan.train.architecture import transformer_config
 from osplan.train.checkpoint import folder_of, latest_checkpoint, read_checkpoint
 from osplan.train.merging import merged
-from osplan.train.plan import memory, parameters
+from osplan.train.plan import ever_trainable, memory, parameters
 
 LORA = {"rank": 4, "alpha": 8}
 
@@ -141,6 +141,11 @@ def test_the_plan_names_the_adapters_that_are_made(stage_json, model, targets):
     found = parameters(stage)
     assert found["adapters"] == found["phases"][0]["trainable"] == sum(rows * columns for rows, columns in made.values())
     assert not any("lora" in name for name in found["shapes"])
+
+
+def test_what_adapters_change_is_what_they_are_merged_into(stage_json):
+    stage = decode_stage(stage_json(lora={**LORA, "targets": ["to_q"]}, trainable=["blocks[1]"]))
+    assert ever_trainable(stage) == [f"transformer_blocks.1.attn{number}.to_q.weight" for number in (1, 2)]
 
 
 def test_optimiser_and_average_need_memory_for_adapters_alone(stage_json):
