@@ -98,3 +98,39 @@ test.skipIf(!existsSync(python))('check names what a model would not find', asyn
   expect(code).toBe(1)
   expect(text).toMatch(/^0\.0 % of .* parameters load exactly: 0 exact, 0 reshaped, \d+ missing, 2 unexpected\n/)
 })
+
+test.skipIf(!existsSync(python))(
+  'check finds every tensor of a complete folder, in either spelling of its filters, and not one too many',
+  { timeout: 180_000 },
+  async () => {
+    const config = {
+      _class_name: 'WFVAEModel',
+      base_channels: 8,
+      latent_dim: 4,
+      decoder_energy_flow_hidden_size: 8,
+      norm_type: 'layernorm',
+    }
+    const write = [
+      'import json, sys',
+      'from pathlib import Path',
+      'from safetensors.torch import save_file',
+      'from osplan.models.registry import build_model',
+      'from osplan.models.wfvae_layout import in_layout',
+      'config = json.loads(sys.argv[1])',
+      'for layout in ("v1.3.1", "main"):',
+      '    folder = Path(sys.argv[2]) / layout',
+      '    folder.mkdir()',
+      '    (folder / "config.json").write_text(json.dumps(config))',
+      '    state = in_layout(build_model(config).state_dict(), layout, "upstream")',
+      '    save_file({name: value.contiguous() for name, value in state.items()}, folder / "diffusion_pytorch_model.safetensors")',
+    ].join('\n')
+    execFileSync(python, ['-c', write, JSON.stringify(config), folder], { cwd: resolve(import.meta.dirname, '../../python') })
+    for (const layout of ['v1.3.1', 'main']) {
+      const { text, code } = await ran('check', layout, '--json')
+      expect(code).toBe(0)
+      const { exact, percentExact, missing, reshaped, unexpected } = JSON.parse(text)
+      expect(exact.length).toBeGreaterThan(100)
+      expect({ percentExact, missing, reshaped, unexpected }).toEqual({ percentExact: 100, missing: [], reshaped: [], unexpected: [] })
+    }
+  },
+)
