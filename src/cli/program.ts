@@ -1,6 +1,7 @@
 import yargs, { type CommandModule } from 'yargs'
 import { UserError } from '../domain/errors.ts'
 import { nearestName } from '../domain/nearest.ts'
+import { alertsCommand } from './alerts.ts'
 import { configCommand } from './config.ts'
 import { curvesCommand } from './curves.ts'
 import { dataCommand } from './data.ts'
@@ -43,6 +44,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     runsCommand(world),
     lineageCommand(world),
     curvesCommand(world),
+    alertsCommand(world),
     diffCommand(world),
     lintCommand(world),
     stagesCommand(world),
