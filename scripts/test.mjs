@@ -18,6 +18,7 @@ const pytestReport = join(reports, 'pytest.xml')
 const checks = [
   ['format and lint, TypeScript', bin('biome'), ['ci', '--reporter=summary', '.']],
   ['types, TypeScript', bin('tsc'), ['--noEmit']],
+  ['types, page', bin('tsc'), ['--noEmit', '--project', 'src/web/page']],
   ['unused files, exports and packages', bin('knip'), []],
   ['lint, Python', join(root, '.venv/bin/ruff'), ['check', '--quiet', '.'], 'python'],
   ['format, Python', join(root, '.venv/bin/ruff'), ['format', '--quiet', '--check', '.'], 'python'],

@@ -27,6 +27,7 @@ const world: TrainingWorld = {
       upstreamCheckout: process.env.STAGEWRIGHT_UPSTREAM,
     })
   },
+  serveWeb: async (runs, options) => (await import('./web-world.ts')).serveRuns(runs, options),
   onInterrupt: (handler) => {
     let times = 0
     const listener = () => {

@@ -27,6 +27,7 @@ import { suggestCommand } from './suggest.ts'
 import { superviseCommand } from './supervise.ts'
 import { driveSweepCommand, sweepCommand } from './sweep.ts'
 import { trainCommand } from './train.ts'
+import { webCommand } from './web.ts'
 import { weightsCommand } from './weights.ts'
 
 /** Parses the arguments and runs the command they name. What a command needs is loaded when it runs. */
@@ -45,6 +46,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     lineageCommand(world),
     curvesCommand(world),
     alertsCommand(world),
+    webCommand(world),
     diffCommand(world),
     lintCommand(world),
     stagesCommand(world),

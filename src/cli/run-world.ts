@@ -12,8 +12,18 @@ export interface TrainingWorld extends World {
   }) => Promise<RunsWorld>
   /** Calls back at each Ctrl-C, with how often it was pressed; returns how to stop listening. */
   readonly onInterrupt: (handler: (times: number) => void) => () => void
+  /** The page over a folder of runs: its server. Ends when it is closed. */
+  readonly serveWeb: (runs: RunsWorld, options: { port: number; newTokens: boolean }) => Promise<ServedPage>
   /** Folder of the package, for the files it ships. */
   readonly packageRoot: string
+}
+
+export interface ServedPage {
+  /** Address for whoever may change something, and for whoever may look. */
+  readonly controlUrl: string
+  readonly readUrl: string
+  readonly port: number
+  readonly close: () => Promise<void>
 }
 
 /** `--runs` and `--python-env`, shared by every command about runs. */

@@ -10,6 +10,7 @@ import type { StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { checkpointsOf, findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
 import { supervisorJournal } from '../store/journal.ts'
+import { keepOrigins } from '../store/origins.ts'
 import { chooseEngine, createRun, filesOf, type Run, readState, runsOfContent } from '../store/runs.ts'
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
@@ -67,6 +68,7 @@ export async function prepareRun(side: StageSide, options: LaunchOptions, world:
     inputs: { weights: weights?.path ?? null, vae: vae?.path ?? null, state: options.state ?? null, data, cache },
     contentHash: hash,
   })
+  keepOrigins(run, side.origins)
   return { run, handOff, found: 'new' }
 }
 
@@ -104,7 +106,7 @@ async function sameRun(
 }
 
 /** What continuing a run carries, from its newest checkpoint or from its start where it has none. */
-function goingOn(run: Run): HandOff {
+export function goingOn(run: Run): HandOff {
   const checkpoint = checkpointsOf(run).at(-1)
   if (checkpoint) return describeHandOff('continue', `step ${checkpoint.step}`, run.stage)
   return { ...describeHandOff('train', 'the start: there is no checkpoint', run.stage), verb: 'continue' }

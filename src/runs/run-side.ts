@@ -1,8 +1,9 @@
+import type { RunState } from '../domain/run/state.ts'
 import { stageFields } from '../domain/stage/fields.ts'
 import type { Origin, StageSide } from '../domain/stage/origin.ts'
 import { type Stage, type StagePath, stageSchema } from '../domain/stage/schema.ts'
 import { findCheckpoint } from '../store/checkpoints.ts'
-import { findRun, readState } from '../store/runs.ts'
+import { findRun, type Run, readState } from '../store/runs.ts'
 
 /**
  * The stage a run trained, with the changes made while it trained: all of them, or those before a checkpoint.
@@ -10,8 +11,13 @@ import { findRun, readState } from '../store/runs.ts'
  */
 export function runSide(runsFolder: string, address: string, which: number | 'best' | undefined): StageSide {
   const run = findRun(runsFolder, address)
+  return sideOfRun(run, readState(run).changes, which)
+}
+
+/** The same of a run whose live changes are known. */
+export function sideOfRun(run: Run, all: RunState['changes'], which: number | 'best' | undefined): StageSide {
   const step = which === undefined ? undefined : findCheckpoint(run, which).step
-  const changes = readState(run).changes.filter((change) => stageFields().has(change.path) && (step === undefined || change.step <= step))
+  const changes = all.filter((change) => stageFields().has(change.path) && (step === undefined || change.step <= step))
   const stage = structuredClone(run.stage) as Stage
   const origins = new Map<StagePath, Origin>([...stageFields().keys()].map((path) => [path, { layer: 'run', name: run.id }]))
   for (const { path, effective, step: at } of changes) {

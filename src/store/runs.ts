@@ -27,6 +27,7 @@ export interface Run {
 export const filesOf = (folder: string) => ({
   identity: join(folder, 'run.json'),
   stage: join(folder, 'stage.json'),
+  origins: join(folder, 'origins.json'),
   trainer: join(folder, 'trainer.jsonl'),
   supervisor: join(folder, 'supervisor.jsonl'),
   lock: join(folder, 'supervisor.lock'),

@@ -165,7 +165,7 @@ export class RunFold {
 
   /** Adds one event of an attempt. Events of one journal must come in their order. */
   add(attempt: number, event: TrainerEvent | SupervisorEvent): void {
-    this.#rest.lastHeardAt = Math.max(this.#rest.lastHeardAt ?? 0, event.ts)
+    this.hear(event.ts)
     switch (event.event) {
       case 'attempt':
         this.#addAttempt(event)
@@ -247,9 +247,14 @@ export class RunFold {
 
   /** The run has come to a step at a time in seconds; its point is kept elsewhere. */
   reach(step: number, ts: number): void {
-    this.#rest.lastHeardAt = Math.max(this.#rest.lastHeardAt ?? 0, ts)
+    this.hear(ts)
     if (step <= this.#rest.step) this.#forget(step - 1)
     this.#rest.step = step
+  }
+
+  /** Something was said at a time in seconds. */
+  hear(ts: number): void {
+    this.#rest.lastHeardAt = Math.max(this.#rest.lastHeardAt ?? 0, ts)
   }
 
   state(): RunState {
