@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from 'esbuild'
+import { pageBuild } from '../src/web/page-files.ts'
 
 const root = join(import.meta.dirname, '..')
 
@@ -15,10 +16,13 @@ export async function bundleTo(folder: string): Promise<void> {
     format: 'esm',
     platform: 'node',
     target: 'node20.19',
-    external: ['execa', 'pythonia', 'safetensors', 'tsx'],
+    external: ['esbuild', 'execa', 'pythonia', 'safetensors', 'tsx'],
     banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
     logLevel: 'warning',
   })
 }
 
 if (process.argv[1] === import.meta.filename) await bundleTo(join(root, 'dist'))
+
+/** The page that `stagewright web` serves. */
+await build({ ...pageBuild(join(root, 'src/web/page')), outdir: join(root, 'dist/page') })

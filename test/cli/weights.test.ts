@@ -24,6 +24,8 @@ async function ran(...words: string[]): Promise<{ text: string; code: number }> 
       code = given
     },
     runsWorld: () => Promise.reject(new Error('no run is named')),
+
+    serveWeb: () => Promise.reject(new Error('no page here')),
     onInterrupt: () => () => undefined,
     packageRoot: folder,
   }

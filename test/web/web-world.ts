@@ -26,7 +26,7 @@ export function madeRun(
 ): Run {
   const { runsFolder, random, socketFolder } = world
   const now = new Date(Date.UTC(2026, 0, made.day ?? 1))
-  const inputs = { weights: null, vae: null, state: null, data: null }
+  const inputs = { weights: null, vae: null, cache: null, state: null, data: null }
   const stage = stageSchema.parse({ ...defaultStage(made.name ?? 'made'), steps: made.steps, ...made.stage })
   const identity = { recipe: null, verb: 'train', parent: made.parent ?? null, inputs, contentHash: 'none' } as const
   const run = createRun({ runsFolder, now, random, socketFolder }, stage, identity)

@@ -19,6 +19,8 @@ export interface ChartProps {
   readonly from: number
   readonly to: number
   readonly isLog?: boolean
+  /** Whether the lines are told apart below it; they are by default. */
+  readonly hasLegend?: boolean
   readonly marks?: readonly Mark[]
   /** What the chart shows, in words. */
   readonly summary: string
@@ -46,7 +48,7 @@ export function Chart(props: ChartProps) {
       <div ref={measure} role="img" aria-label={`${props.title}. ${props.summary}`}>
         <div ref={target} aria-hidden="true" />
       </div>
-      <Legend lines={props.lines} />
+      {props.hasLegend === false ? null : <Legend lines={props.lines} />}
     </figure>
   )
 }

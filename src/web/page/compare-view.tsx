@@ -70,6 +70,7 @@ export function CompareView({ ids }: { ids: readonly string[] }) {
             title={titles[column]}
             lines={lines}
             axis={axis}
+            hasLegend={false}
             from={range[0]}
             to={range[1]}
             isLog={isLog}
@@ -130,8 +131,9 @@ function linesOf(runs: readonly Compared[], column: string): Line[] {
     const series = answer.series.find((each) => each.column === column)
     if (!series) return []
     const colour = `--run-${(place % 10) + 1}`
-    const lines: Line[] = [{ label: id, ...(series.smooth ?? series.curve), colour }]
-    if (series.smooth) lines.unshift({ label: `${id}, every point`, ...series.curve, colour, isFaint: true })
+    const smooth = column === 'learningRate' ? null : series.smooth
+    const lines: Line[] = [{ label: id, ...(smooth ?? series.curve), colour }]
+    if (smooth) lines.unshift({ label: `${id}, every point`, ...series.curve, colour, isFaint: true })
     const measured = details.heldOut.filter(({ at }) => at !== null)
     if (column === 'loss' && measured.length > 0) {
       lines.push({

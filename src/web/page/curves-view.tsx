@@ -9,6 +9,8 @@ import { columnWords } from './words.ts'
 
 const pixels = 1200
 const mainColumns = ['loss', 'learningRate', 'gradientNorm', 'secondsPerStep', 'memoryBytes'] as const
+/** Measurements that differ from step to step by chance; of the others a mean would tell less than the values. */
+const noisy = new Set(['loss', 'gradientNorm', 'secondsPerStep'])
 const axisNames: Record<Axis, string> = {
   step: 'steps',
   samples: 'clips trained on',
@@ -41,8 +43,8 @@ export function CurvesView({ id, details: atSteps, version }: { id: string; deta
   const { value: answer, error } = useAnswer<SeriesAnswer>(path, version)
   const zoom = (from: number, to: number) => setView({ from, to })
   const charts = useMemo(
-    () => (answer?.axis === axis ? answer.series.map((series) => ({ series, lines: linesOf(series, details, smoothing > 0) })) : []),
-    [answer, details, axis, smoothing],
+    () => (answer?.axis === axis ? answer.series.map((series) => ({ series, lines: linesOf(series, details) })) : []),
+    [answer, details, axis],
   )
   if (columns.length === 0) return <p>No step has been logged yet.</p>
   return (
@@ -120,10 +122,11 @@ function rangeQuery({ from, to }: View): string {
   return `${from === undefined ? '' : `&from=${from}`}${to === undefined ? '' : `&to=${to}`}`
 }
 
-function linesOf({ column, curve, smooth, superseded }: Series, details: RunDetails, isSmoothed: boolean): Line[] {
+function linesOf({ column, curve, smooth: smoothed, superseded }: Series, details: RunDetails): Line[] {
   const lines: Line[] = []
+  const smooth = noisy.has(column) ? smoothed : null
   if (superseded) lines.push({ label: 'done again later', ...superseded, colour: '--ink-faint', isFaint: true })
-  lines.push({ label: isSmoothed ? 'every point' : 'value', ...curve, colour: '--line-1', isFaint: isSmoothed })
+  lines.push({ label: smooth ? 'every point' : 'value', ...curve, colour: '--line-1', isFaint: smooth !== null })
   if (smooth) lines.push({ label: 'smoothed', ...smooth, colour: '--line-1' })
   if (column !== 'loss') return lines
   const measured = details.heldOut.filter(({ at }) => at !== null)

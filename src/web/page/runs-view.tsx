@@ -1,5 +1,6 @@
 import { useMemo, useState } from 'preact/hooks'
 import type { RunSummary } from '../../runs/watch/summary.ts'
+import type { RunList } from '../../runs/watch/watched-runs.ts'
 import { Scroll } from './scroll.tsx'
 import { useAnswer, useClock } from './state.ts'
 import { brief, duration, moment, toneOf } from './words.ts'
@@ -8,12 +9,6 @@ const refreshMs = 2000
 /** Rows shown before somebody asks for all. */
 const firstRows = 200
 const mostCompared = 10
-
-interface RunList {
-  readonly runs: readonly RunSummary[]
-  readonly pending: number
-  readonly groups: Readonly<Record<string, string>>
-}
 
 const columns = [
   ['Run', ({ id }) => id],
