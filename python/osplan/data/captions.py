@@ -15,6 +15,8 @@ from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
 
 from osplan.domain.errors import UserError
 
+CLEANING = 1
+"""Raised whenever the same caption comes out otherwise: encodings that are kept are then no longer found."""
 _ADDRESS = r"\b((?:{scheme}:(?:\/{{1,3}}|[a-zA-Z0-9%])|[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)))"
 _FILES = "png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4"
 _DASHES = r"[\u002D\u058A\u05BE\u1400\u1806\u2010-\u2015\u2E17\u2E1A\u2E3A\u2E3B\u2E40\u301C\u3030\u30A0\uFE31\uFE32\uFE58\uFE63\uFF0D]+"

@@ -7,25 +7,19 @@ What encodes (weights, precision) is the store's folder, not the name. Shape let
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from osplan.data.decoding import ClipError
 from osplan.data.file_hashes import FileHashes
 from osplan.data.selection import Chosen, ChosenClips
-from osplan.data.tensor_store import TensorStore, lossless
+from osplan.data.tensor_store import Coverage, TensorStore, evenly, lossless
 from osplan.data.views import View, request_for, view_of_variant
 from osplan.domain.stage import Stage
 
 MOMENTS = "moments"
 
 
-LOOKED_AT = 10_000
-"""Clips of a larger data set are looked at in even steps, so that a plan stays quick."""
 HASHING_SECONDS = 5.0
 """Time a plan may spend reading files it does not know yet."""
 
@@ -67,30 +61,11 @@ class LatentCache:
         self.store.put(name, {MOMENTS: lossless(moments_CTHW.cpu())})
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """How much of what a stage wants is kept."""
-
-    wanted: int
-    """Entries the whole stage wants."""
-    looked_at: int
-    """Entries this is about."""
-    found: int
-    unread: int
-    """Entries nothing is known of: their files are new and were not read for want of time."""
-    stale: Sequence[str]
-    """Files that have changed since their kept entries were made; those entries are not used."""
-
-    def as_json(self) -> dict[str, Any]:
-        """For the plan and the journal."""
-        return {"wanted": self.wanted, "lookedAt": self.looked_at, "found": self.found, "unread": self.unread, "stale": list(self.stale)}
-
-
-def latent_coverage(cache: LatentCache, clips: ChosenClips, limit: int = LOOKED_AT, seconds: float = HASHING_SECONDS) -> Coverage:
+def latent_coverage(cache: LatentCache, clips: ChosenClips, limit: int, seconds: float = HASHING_SECONDS) -> Coverage:
     """How many views of clips are kept. At most `limit` clips are looked at, and files read for `seconds`."""
     stage, hashes, kept = cache.stage, cache.hashes, cache.store.names()
     variants = stage.data.cache_variants
-    places = np.unique(np.linspace(0, len(clips) - 1, min(limit, len(clips))).round().astype(np.int64)) if len(clips) else []
+    places = evenly(len(clips), limit)
     found = unread = 0
     stale: list[str] = []
     ends_at = time.monotonic() + seconds

@@ -18,12 +18,13 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -252,6 +253,34 @@ class TensorStore:
             aside.write_text(json.dumps(self._described(), indent=1, sort_keys=True))
             os.replace(aside, self.folder / DESCRIPTION)
         remove_abandoned(self.folder)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of what a stage wants is kept."""
+
+    wanted: int
+    """Entries the whole stage wants."""
+    looked_at: int
+    """Entries this is about."""
+    found: int
+    unread: int
+    """Entries nothing is known of: their files are new and were not read for want of time."""
+    stale: Sequence[str]
+    """Files that have changed since their kept entries were made; those entries are not used."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the plan and the journal."""
+        return {"wanted": self.wanted, "lookedAt": self.looked_at, "found": self.found, "unread": self.unread, "stale": list(self.stale)}
+
+
+LOOKED_AT = 10_000
+"""Clips of a larger data set are looked at in even steps, so that a plan stays quick."""
+
+
+def evenly(count: int, limit: int) -> np.ndarray:
+    """At most `limit` places of `count`, evenly spread, int64."""
+    return np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64)) if count else np.empty(0, np.int64)
 
 
 def digest_of(parts: Parts) -> str:

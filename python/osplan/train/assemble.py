@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from osplan.data.latents import LatentCache
 from osplan.diffusion.objective import Objective, build_objective
 from osplan.diffusion.settings import ObjectiveSettings
 from osplan.domain.errors import UserError
@@ -27,7 +26,7 @@ from osplan.train.adapters import add_adapters
 from osplan.train.architecture import RANDOM_WEIGHTS, config_beside, transformer_config, vae_config
 from osplan.train.attempt import Attempt, End
 from osplan.train.autoencoder import Autoencoder, is_autoencoder, latent_channels
-from osplan.train.caches import open_latents
+from osplan.train.caches import Caches, open_latents, open_texts
 from osplan.train.checkpoint import WEIGHTS, latest_checkpoint, read_checkpoint
 from osplan.train.clips import TrainingClips, open_clips
 from osplan.train.diffusion_task import DiffusionTask, Encoders
@@ -55,13 +54,15 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
     if stage.memory.tf32:
         torch.set_float32_matmul_precision("high")
     world = join_world(stage.memory.device, stage.memory.threads)
-    latents: LatentCache | None = None
+    caches = Caches()
     try:
         _announce(world, port)
         torch.manual_seed(seed_for(stage.seed or 0, "process", world.rank))
         refuse_unsupported(stage)
-        latents = open_latents(stage, identity["inputs"], partial(_cache_problem, port))
-        clips = open_clips(stage, identity["inputs"]["data"], world, port, latents)
+        report = partial(_cache_problem, port)
+        inputs = identity["inputs"]
+        caches = Caches(open_latents(stage, inputs, report), open_texts(stage, inputs, world.device, report))
+        clips = open_clips(stage, inputs["data"], world, port, caches)
         port.emit("data", **clips.report)
         inputs = _with_safetensors(identity["inputs"], run, world)
         task = build_task(stage, inputs, clips, world.device, port)
@@ -75,8 +76,7 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
         _restore(loop, run, identity, world, port)
         return loop.train()
     finally:
-        if latents is not None:
-            latents.store.close()
+        caches.close()
         leave_world()
 
 
@@ -163,9 +163,8 @@ def build_task(stage: Stage, inputs: Mapping[str, Any], clips: TrainingClips, de
     vae = stage_autoencoder(stage, inputs, device, port)
     config = transformer_config(stage)
     model = _started(config, stage, inputs["weights"], port, device)
-    return DiffusionTask(
-        stage, model, config, Encoders(vae, Texts(stage, device), clips.latents), stage_objective(stage), clips.held_out, device
-    )
+    encoders = Encoders(vae, Texts(stage, device, clips.caches.texts), clips.caches.latents)
+    return DiffusionTask(stage, model, config, encoders, stage_objective(stage), clips.held_out, device)
 
 
 def _discriminator(stage: Stage, weights: str | None, port: Any) -> dict[str, Tensor] | None:

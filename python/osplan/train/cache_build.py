@@ -21,15 +21,17 @@ from osplan.data.latents import LatentCache
 from osplan.data.loading import ClipReader
 from osplan.data.selection import Chosen, ChosenClips
 from osplan.data.tensor_store import TensorStore
+from osplan.data.texts import all_texts, text_name
 from osplan.data.views import View, cut_out, view_of_variant
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 from osplan.parallel.world import join_world, leave_world
 from osplan.train.assemble import stage_autoencoder
 from osplan.train.autoencoder import clip_moments
-from osplan.train.caches import check_writable, derived_folder, open_latents
+from osplan.train.caches import check_writable, derived_folder, open_latents, open_texts
 from osplan.train.clips import split
 from osplan.train.supported import refuse_unsupported
+from osplan.train.text import Texts
 
 AHEAD = 4
 """Clips decoded ahead beyond one per worker."""
@@ -75,7 +77,9 @@ def build_caches(stage: Stage, inputs: Mapping[str, Any], say: Say, *, verify: b
     world = join_world(stage.memory.device, stage.memory.threads)
     try:
         with _alone(derived_folder(inputs["data"], inputs.get("cache"))):
-            return {"formatVersion": 1, "latents": vars(_fill_latents(stage, inputs, training, world.device, say, verify=verify))}
+            latents = _fill_latents(stage, inputs, training, world.device, say, verify=verify)
+            texts = _fill_texts(stage, inputs, training, world.device, say, verify=verify) if stage.data.cache != "latents" else None
+            return {"formatVersion": 1, "latents": vars(latents), "text": texts and vars(texts)}
     finally:
         leave_world()
 
@@ -108,13 +112,44 @@ def _fill_latents(
         _make_missing(stage, inputs, training, latents, device, done, say)
     finally:
         latents.store.close()
-    if latents.store.failure is not None:
+    return _ended(done, latents.store, started)
+
+
+def _fill_texts(stage: Stage, inputs: Mapping[str, Any], training: ChosenClips, device: torch.device, say: Say, *, verify: bool) -> Filled:
+    problems: list[str] = []
+    kept = open_texts(stage, inputs, device, problems.append)
+    assert kept is not None
+    wanted = list(all_texts(training, stage))
+    done = Filled(str(kept.store.folder), len(wanted))
+    started, said = time.monotonic(), 0.0
+    try:
+        if verify:
+            _verify(kept.store, "text", say)
+        done.refused = list(problems)
+        texts = Texts(stage, device, kept)
+        for text in wanted:
+            is_kept = text_name(text) in kept.store
+            done.found, done.made = done.found + is_kept, done.made + (not is_kept)
+            if not is_kept:
+                texts([text])
+            if time.monotonic() - said > SAY_SECONDS:
+                said = time.monotonic()
+                say("filling", kind="text", wanted=done.wanted, found=done.found, made=done.made, damaged=0)
+            if kept.store.failure is not None:
+                break
+    finally:
+        kept.store.close()
+    return _ended(done, kept.store, started)
+
+
+def _ended(done: Filled, store: TensorStore, started: float) -> Filled:
+    if store.failure is not None:
         raise UserError(
             "CACHE_WRITE",
-            f"{latents.store.folder}: expected room for the cache, got {latents.store.failure}",
+            f"{store.folder}: expected room for the cache, got {store.failure}",
             "free some space, or set data.cacheFolder, and run this again: it goes on where it was",
         )
-    done.bytes, done.seconds = latents.store.bytes_on_disk(), time.monotonic() - started
+    done.bytes, done.seconds = store.bytes_on_disk(), time.monotonic() - started
     return done
 
 

@@ -8,16 +8,20 @@ import numpy as np
 
 from osplan.data.annotations import read_entries
 from osplan.data.decoding import ClipError
-from osplan.data.latents import LatentCache, latent_coverage
+from osplan.data.latents import latent_coverage
 from osplan.data.loading import ClipReader, Sample, TrainingLoader, stacked
 from osplan.data.order import ClipOrder
 from osplan.data.selection import Chosen, ChosenClips, Selection, choose, held_out_places
+from osplan.data.tensor_store import LOOKED_AT
+from osplan.data.texts import text_coverage
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 from osplan.parallel.world import World
+from osplan.train.caches import Caches
 from osplan.train.task import Batch
 
 MEASURED_TOGETHER = 8
+NOTHING_KEPT = Caches()
 WHOLE_CLIPS = 64
 """Training clips the latent statistics of an autoencoder are measured on."""
 
@@ -25,9 +29,10 @@ WHOLE_CLIPS = 64
 class TrainingClips:
     """Clips of one rank."""
 
-    def __init__(self, loader: TrainingLoader, held_out: list[Batch], whole_clips: list[Batch], report: Mapping[str, Any]) -> None:
-        self.loader, self.held_out, self.whole_clips, self.report = loader, held_out, whole_clips, report
-        self.latents = loader.latents
+    def __init__(
+        self, loader: TrainingLoader, held_out: list[Batch], whole_clips: list[Batch], report: Mapping[str, Any], caches: Caches
+    ) -> None:
+        self.loader, self.held_out, self.whole_clips, self.report, self.caches = loader, held_out, whole_clips, report, caches
 
     def take(self) -> Batch:
         """The next micro-batch.
@@ -102,25 +107,35 @@ def data_report(stage: Stage, training: ChosenClips, held_out: Sequence[Chosen],
     }
 
 
-def open_clips(stage: Stage, source: str | None, world: World, port: Any, latents: LatentCache | None = None) -> TrainingClips:
-    """The clips of a stage; with `latents`, those whose encodings are kept come with them.
+def open_clips(stage: Stage, source: str | None, world: World, port: Any, caches: Caches = NOTHING_KEPT) -> TrainingClips:
+    """The clips of a stage; those whose encodings are kept come with them.
 
     Raises UserError for sources that are missing, wrong or empty.
     """
     training, held_out, selection = split(stage, source)
     global_batch = stage.batch.per_device * stage.batch.accumulate * world.size
     report = data_report(stage, training, held_out, selection, global_batch)
-    if latents is not None and world.is_first:
-        port.emit("cache", kind="latents", folder=str(latents.store.folder), **latent_coverage(latents, training).as_json())
+    if world.is_first:
+        _say_what_is_kept(stage, training, caches, port)
     reader = ClipReader(training, stage)
     order = ClipOrder(training.buckets, global_batch, stage.data.seed)
 
     def report_skip(path: str, total: int, read: int) -> None:
         port.emit("skippedClips", paths=[path], total=total, read=read)
 
-    loader = TrainingLoader(reader, order, stage, world.rank, world.size, report_skip, latents)
+    loader = TrainingLoader(reader, order, stage, world.rank, world.size, report_skip, caches.latents)
     whole = _fixed_batches(ClipReader(training.take(np.arange(min(WHOLE_CLIPS, len(training)))), stage)) if stage.kind == "vae" else []
-    return TrainingClips(loader, _fixed_batches(ClipReader(held_out, stage)), whole, report)
+    return TrainingClips(loader, _fixed_batches(ClipReader(held_out, stage)), whole, report, caches)
+
+
+def _say_what_is_kept(stage: Stage, training: ChosenClips, caches: Caches, port: Any) -> None:
+    latents, texts = caches.latents, caches.texts
+    if latents is not None:
+        found = latent_coverage(latents, training, LOOKED_AT)
+        port.emit("cache", kind="latents", folder=str(latents.store.folder), **found.as_json())
+    if texts is not None:
+        found = text_coverage(texts, training, stage, LOOKED_AT)
+        port.emit("cache", kind="text", folder=str(texts.store.folder), **found.as_json())
 
 
 def _fixed_batches(reader: ClipReader) -> list[Batch]:

@@ -15,9 +15,10 @@ from osplan.data.synthetic import write_data_set
 from osplan.domain.errors import UserError
 from osplan.domain.stage import decode_stage
 from osplan.parallel.world import World
+from osplan.train import text
 from osplan.train.assemble import build_task
 from osplan.train.cache_build import build_caches
-from osplan.train.caches import cache_state, derived_folder, open_latents
+from osplan.train.caches import Caches, cache_state, derived_folder, open_latents, open_texts
 from osplan.train.clips import open_clips
 from osplan.train.task import MicroBatch
 
@@ -56,17 +57,16 @@ def inputs_of(clips, cache=None):
 def trained(stage, inputs, recorder, steps=6, problems=None):
     """Losses of some micro-batches, the encodings made for them, and the cache that was left."""
     met = [] if problems is None else problems
-    latents = open_latents(stage, inputs, met.append)
-    clips = open_clips(stage, inputs["data"], ALONE, recorder, latents)
+    caches = Caches(open_latents(stage, inputs, met.append), open_texts(stage, inputs, CPU, met.append))
+    clips = open_clips(stage, inputs["data"], ALONE, recorder, caches)
     task = build_task(stage, inputs, clips, CPU, recorder)
     made = []
     encode = task.encoders.vae.encode
     task.encoders.vae.encode = lambda video: made.append(len(video)) or encode(video)
     losses = [task.losses(stage, task.model, clips.take(), MicroBatch(step, 0, 0, 1)).loss.item() for step in range(1, steps + 1)]
-    if latents is not None:
-        latents.store.close()
+    caches.close()
     assert met == [] or problems is not None
-    return losses, sum(made), latents
+    return losses, sum(made), caches.latents
 
 
 class Port:
@@ -106,7 +106,7 @@ def test_a_full_cache_needs_no_pixels_and_a_half_full_one_only_those_it_lacks(cl
     mixed, made, _ = trained(stage, inputs_of(clips), Port(), steps=3)
     assert made == 4
     latents = open_latents(stage, inputs_of(clips), print)
-    loader = open_clips(stage, str(clips), ALONE, Port(), latents)
+    loader = open_clips(stage, str(clips), ALONE, Port(), Caches(latents))
     assert all(loader.take().pixels_BCTHW.is_meta for _ in range(3))
     without, _, _ = trained(whole_clips(cache="off"), inputs_of(clips), Port(), steps=3)
     assert mixed == without
@@ -166,7 +166,7 @@ def test_a_clip_that_changed_is_named_as_stale_and_encoded_anew(clips, whole_cli
 def test_a_larger_data_set_is_looked_at_in_even_steps(clips, whole_clips):
     stage = whole_clips(cache="latents")
     _, _, cache = trained(stage, inputs_of(clips), Port())
-    training = open_clips(stage, str(clips), ALONE, Port(), cache).loader.reader.clips
+    training = open_clips(stage, str(clips), ALONE, Port(), Caches(cache)).loader.reader.clips
     coverage = latent_coverage(cache, training, limit=3)
     assert (coverage.wanted, coverage.looked_at, coverage.found) == (6, 3, 3)
 
@@ -184,9 +184,9 @@ def test_the_cache_lies_beside_the_clips_or_where_it_is_put(clips, tmp_path):
     assert derived_folder(str(clips), str(tmp_path / "elsewhere")) == tmp_path / "elsewhere"
 
 
-def built(stage, inputs, **options):
+def built(stage, inputs, kind="latents", **options):
     said = []
-    return build_caches(stage, inputs, lambda event, **fields: said.append((event, fields)), **options)["latents"], said
+    return build_caches(stage, inputs, lambda event, **fields: said.append((event, fields)), **options)[kind], said
 
 
 def test_a_cache_that_was_built_before_is_all_that_training_needs(clips, whole_clips):
@@ -312,3 +312,63 @@ def test_the_state_without_an_autoencoder_says_why_it_cannot_be_told(clips, whol
     state = cache_state(stage, inputs_of(clips), training)
     assert state["latents"] is None
     assert "vae.weights" in state["why"]
+
+
+def test_kept_captions_give_the_losses_of_encoded_ones_without_loading_an_encoder(clips, whole_clips, monkeypatch):
+    inputs = inputs_of(clips)
+    without, _, _ = trained(whole_clips(cache="off"), inputs, Port())
+    stage = whole_clips(cache="latents-and-text")
+    assert trained(stage, inputs, Port())[0] == without
+    port = Port()
+    monkeypatch.setattr(text, "load_text_encoder", None)
+    assert trained(stage, inputs, port)[0] == without
+    said = {fields["kind"]: fields for event, fields in port.said if event == "cache"}
+    assert said["latents"]["found"] == 6
+    assert 0 < said["text"]["found"] <= said["text"]["wanted"]
+
+
+def test_a_built_text_cache_has_every_text_training_may_read(clips, whole_clips, monkeypatch):
+    stage, inputs = whole_clips(cache="latents-and-text"), inputs_of(clips)
+    done, _ = built(stage, inputs, "text")
+    assert (done["found"], done["made"]) == (0, done["wanted"])
+    again, _ = built(stage, inputs, "text", verify=True)
+    assert (again["found"], again["made"]) == (done["wanted"], 0)
+    monkeypatch.setattr(text, "load_text_encoder", None)
+    trained(stage, inputs, Port(), steps=9)
+    training = open_clips(stage, str(clips), ALONE, Port()).loader.reader.clips
+    state = cache_state(stage, inputs, training)["text"]
+    assert state["found"] == state["wanted"] == done["wanted"]
+
+
+@pytest.mark.parametrize("change", [{"maxLength": 9}, {"clean": False}, {"encoder": "files"}])
+def test_texts_read_otherwise_are_kept_elsewhere(clips, stage_json, change, tmp_path):
+    def folder(**settings):
+        stage = decode_stage(stage_json(data={"cache": "latents-and-text"}, text=settings))
+        return open_texts(stage, inputs_of(clips), CPU, print).store.folder
+
+    if "encoder" in change:
+        change = {"encoder": str(tmp_path / "t5")}
+        (tmp_path / "t5").mkdir()
+        (tmp_path / "t5" / "model.safetensors").write_bytes(b"one")
+        before = folder(**change)
+        (tmp_path / "t5" / "model.safetensors").write_bytes(b"two")
+        assert folder(**change) != before
+    assert folder(**change) != folder()
+
+
+def test_an_encoder_that_was_never_downloaded_is_refused_before_anything_trains(clips, stage_json):
+    stage = decode_stage(stage_json(data={"cache": "latents-and-text"}, text={"encoder": "nobody/has-this"}))
+    with pytest.raises(UserError, match="nobody/has-this") as refused:
+        open_texts(stage, inputs_of(clips), CPU, print)
+    assert refused.value.code == "TEXT_ENCODER"
+
+
+def test_captions_of_pooled_models_are_kept_with_their_vector(clips, stage_json):
+    suv = {"class": "SparseUMMDiT", "headDim": 32, "stageLayers": [2, 2, 2], "stageSparseN": [1, 2, 1]}
+    stage = decode_stage(stage_json(data={"cache": "latents-and-text"}, model=suv))
+    wanted = text.Texts(stage, CPU)(["a red square", ""])
+    kept = open_texts(stage, inputs_of(clips), CPU, print)
+    text.Texts(stage, CPU, kept)(["a red square", ""])
+    kept.store.close()
+    found = text.Texts(stage, CPU, open_texts(stage, inputs_of(clips), CPU, print))(["a red square", ""])
+    assert all(torch.equal(getattr(found, name), getattr(wanted, name)) for name in ("states_B1LD", "mask_B1L", "pooled_B1P"))
