@@ -79,7 +79,8 @@ function shown(values: Alert['evidence']['values']): string {
 function summary({ alerts, steps, everySteps }: Monitored): string {
   const count = (severity: Alert['severity']) => alerts.filter((alert) => alert.severity === severity).length
   const thinned = everySteps > 1 ? `; the journal has every ${everySteps}th step, the trainer saw all` : ''
-  return `${count('alert')} alerts, ${count('advice')} pieces of advice over ${steps} steps${thinned}`
+  const [wrong, advice] = [count('alert'), count('advice')]
+  return `${wrong} alert${wrong === 1 ? '' : 's'}, ${advice} piece${advice === 1 ? '' : 's'} of advice over ${steps} steps${thinned}`
 }
 
 function ruleLines({ rules }: Monitored, paint: Paint, columns: number): string[] {

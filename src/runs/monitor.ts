@@ -1,4 +1,5 @@
 import { withSetOptions } from '../config/overlay.ts'
+import { float } from '../domain/protocol.ts'
 import type { Alert } from '../domain/run/alert.ts'
 import { filesOf, type Run } from '../store/runs.ts'
 import { ask } from './questions.ts'
@@ -21,6 +22,11 @@ export interface Monitored {
   }[]
 }
 
+/** The alert with what JSON cannot hold as numbers again. */
+function withNumbers({ evidence, ...alert }: Alert): Alert {
+  return { ...alert, evidence: { ...evidence, values: evidence.values.map(([step, value]) => [step, float.parse(value)] as const) } }
+}
+
 /**
  * Runs the rules of the watch over a run's journal, finished or not. `set` holds options such as `incidents.watch.lossSpike=5` on top of
  * the run's own settings. Nothing is written. Raises the UserErrors of settings.
@@ -28,5 +34,6 @@ export interface Monitored {
 export async function monitorRun(run: Run, set: readonly string[], world: RunsWorld): Promise<Monitored> {
   const side = { label: run.id, stage: run.stage, origins: new Map(), findings: [] }
   const { stage } = withSetOptions(side, [...set])
-  return (await ask('monitor', { stage, journal: filesOf(run.folder).trainer }, world)) as Monitored
+  const said = (await ask('monitor', { stage, journal: filesOf(run.folder).trainer }, world)) as Monitored
+  return { ...said, alerts: said.alerts.map(withNumbers) }
 }

@@ -31,3 +31,12 @@ test('the rules over a run’s journal say what is wrong, where, why they say so
   expect(await monitorRun(run, ['incidents.watch.lossSpike=null'], world)).toMatchObject({ alerts: [] })
   await expect(monitorRun(run, ['incidents.watch.lossSpike=-1'], world)).rejects.toThrow('incidents.watch.lossSpike')
 })
+
+test('what the trainer refused is said again, with the numbers that JSON cannot hold', async ({ folder }) => {
+  const world = runsWorldOf({ cwd: folder, env: { ...process.env, ...pathsOf(folder) }, runsFolder: folder })
+  const { run } = await prepareRun(sideOf(), { verb: 'train' }, world)
+  const refused = { seq: 0, ts: 1, attempt: 1, event: 'incident', step: 7, kind: 'non-finite', message: 'loss nan', action: 'stopped' }
+  appendFileSync(filesOf(run.folder).trainer, `${JSON.stringify(refused)}\n`)
+  const { alerts } = await monitorRun(run, [], world)
+  expect(alerts).toMatchObject([{ rule: 'non-finite', step: 7, message: 'loss nan', evidence: { values: [[7, Number.NaN]] } }])
+})

@@ -211,7 +211,7 @@ export class RunFold {
         return
       case 'incident':
         this.#incidents.push(event)
-        if (typeof event.rolledBackTo === 'number') this.#goBack(event.rolledBackTo)
+        if (typeof event.rolledBackTo === 'number') this.#goBack(event.rolledBackTo, event.undone ?? {})
         return
       case 'data':
         this.#rest.data = event
@@ -284,8 +284,9 @@ export class RunFold {
     if (path === 'steps' && typeof event.effective === 'number') this.#rest.steps = event.effective
   }
 
-  /** After a roll-back the steps behind it have not been done. */
-  #goBack(step: number): void {
+  /** After a roll-back the steps behind it have not been done, and what was changed since may be as it was. */
+  #goBack(step: number, undone: NonNullable<Incident['undone']>): void {
+    for (const [path, [, effective]] of Object.entries(undone)) this.#changes.push({ step: step + 1, path, effective, by: 'roll-back' })
     if (step < this.#rest.step) this.#rest.step = step
     this.#forget(step)
   }

@@ -30,6 +30,11 @@ describe('the page of an incident', () => {
     expect([state.step, state.points.at(-1)?.step]).toEqual([6, 6])
   })
 
+  test('a roll-back that undid a change is a change', () => {
+    const undone = { ...incident(11, 'rolled back', 6), undone: { learningRate: [1e30, 1e-3] } } as TrainerEvent
+    expect(foldRun([undone], []).changes).toEqual([{ step: 7, path: 'learningRate', effective: 1e-3, by: 'roll-back' }])
+  })
+
   test('says what the loss was before and after, up to the next incident', () => {
     const trainer = [...steps(1, 10, 1), incident(11, 'rolled back', 6), ...steps(7, 30, 0.5), incident(31, 'noted'), ...steps(31, 32, 9)]
     expect(incidentPage(foldRun(trainer, []), 1)?.followed).toEqual({
