@@ -24,13 +24,19 @@ export interface DiffArguments {
   set: string[]
   clips: number | undefined
   runs: string | undefined
+  trainer: string | undefined
   upstream: string | undefined
 }
 
 /** Prints the difference of two stages, two recipes or a chain, and sets the exit code: 0 same, 1 different. */
 export async function runDiff(args: DiffArguments, world: World): Promise<void> {
   refuseSeveralForms(args)
-  const context = { cwd: world.cwd, runsFolder: runsFolderOf(args.runs, world), upstreamCheckout: upstreamCheckoutOf(args.upstream, world) }
+  const context = {
+    cwd: world.cwd,
+    runsFolder: runsFolderOf(args.runs, world),
+    upstreamCheckout: upstreamCheckoutOf(args.upstream, world),
+    trainer: args.trainer,
+  }
   if (args.chain) return printChain(args, { ...context, set: args.set }, world)
   if (args.b === undefined)
     throw new UserError('DIFF_SIDES', 'diff: expected two stages, got one', {

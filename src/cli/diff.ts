@@ -23,6 +23,7 @@ export function diffCommand(world: World): CommandModule<object, DiffArguments> 
         .option('set', { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'path=value on top of B' })
         .option('clips', { type: 'number', describe: 'clips in the data set, for steps per epoch' })
         .option('runs', { type: 'string', describe: 'folder of the runs' })
+        .option('trainer', { type: 'string', describe: 'version of upstream’s trainer of both scripts, where it should not be detected' })
         .option('upstream', { type: 'string', describe: 'checkout of Open-Sora-Plan' }),
     handler: async (args) => {
       const { runDiff } = await import('./diff-run.ts')
