@@ -54,11 +54,12 @@ def _plan(
     if source is not None:
         parallel = decoded.parallel
         world = parallel.processes * parallel.nodes // parallel.sequence
-        training, held_out, selection = split(decoded, source)
+        inputs = {"data": source, "vae": vae, "cache": cache}
+        training, held_out, selection = split(decoded, inputs)
         report = data_report(decoded, training, held_out, selection, decoded.batch.per_device * decoded.batch.accumulate * world)
         answer["data"] = {_camel(key): value for key, value in report.items()}
         if decoded.data.cache != "off" and decoded.kind != "vae":
-            answer["cache"] = cache_state(decoded, {"data": source, "vae": vae, "cache": cache}, training)
+            answer["cache"] = cache_state(decoded, inputs, training)
     return answer
 
 
@@ -90,8 +91,9 @@ def _data_show(stage: dict[str, Any], source: str, vae: str | None, cache: str |
     report = check(source, decoded, decoded.parallel.processes * decoded.parallel.nodes)
     if report["empty"]:
         return {**report, "cache": None}
-    training, _, _ = split(decoded, source)
-    return {**report, "cache": cache_state(decoded, {"data": source, "vae": vae, "cache": cache}, training, limit=SHOWN_CLIPS)}
+    inputs = {"data": source, "vae": vae, "cache": cache}
+    training, _, _ = split(decoded, inputs)
+    return {**report, "cache": cache_state(decoded, inputs, training, limit=SHOWN_CLIPS)}
 
 
 def _data_init(folder: str) -> dict[str, Any]:

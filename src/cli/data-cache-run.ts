@@ -42,6 +42,7 @@ export async function cacheData(args: DataCacheArguments, world: TrainingWorld):
   const say = args.json ? () => undefined : progressOf(world)
   try {
     const build = await fillCaches(stage, inputs, { verify: args.verify, signal: leaving.signal, say }, runs)
+    if (world.stdout.isTTY && !args.json) world.stdout.write('\r\u001b[K')
     if (!build) {
       world.stderr.write('ended; what was encoded is kept, and the same command goes on\n')
       world.setExitCode(130)

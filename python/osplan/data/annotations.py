@@ -3,7 +3,7 @@
 A source is upstream's list file (a line is `root,annotation`), one annotation (`.json`, `.jsonl`, `.csv`), or a folder: with a
 `merge_data.txt` in it, or of clips with a `.txt` caption beside each, which are measured once. Relative roots start at the list
 file's folder; an annotation is looked for under its root, then beside the list file, then in the current folder.
-The index is stored under the hash of what it was built from (size, time and head of each file), written aside and renamed.
+The index is stored under the hash of what it was built from (size, times and head of each file), written aside and renamed.
 """
 
 import fcntl
@@ -255,7 +255,7 @@ def _clips_and_captions(folder: Path) -> list[Path]:
 
 def _stamp(path: Path, *, with_head: bool) -> bytes:
     facts = path.stat()
-    stamp: list[Any] = [str(path), facts.st_size, facts.st_mtime_ns]
+    stamp: list[Any] = [str(path), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
     if with_head:
         with open(path, "rb") as opened:
             stamp.append(hashlib.blake2b(opened.read(HEAD_BYTES), digest_size=8).hexdigest())

@@ -66,9 +66,9 @@ def check(source: str, stage: Stage, world: int, derived: Path | None = None) ->
         "training": len(training),
         "empty": len(training) == 0,
         "dropped": [_dropped(rule, index, judged, rules) for rule in range(1, len(RULES)) if np.any(judged.rule == rule)],
-        "buckets": _bucket_table(training, global_batch),
+        "buckets": bucket_table(training, global_batch),
         "globalBatch": global_batch,
-        **_steps(training, global_batch, stage),
+        **steps_of(training, global_batch, stage),
     }
 
 
@@ -168,7 +168,7 @@ CHANGES: Mapping[str, Changes] = {
 }
 
 
-def _bucket_table(clips: ChosenClips, global_batch: int) -> list[dict[str, int]]:
+def bucket_table(clips: ChosenClips, global_batch: int) -> list[dict[str, int]]:
     """Buckets by falling size; `repeated` clips fill up the last batch of each."""
     if not len(clips):
         return []
@@ -188,7 +188,7 @@ def _bucket_table(clips: ChosenClips, global_batch: int) -> list[dict[str, int]]
     ]
 
 
-def _steps(clips: ChosenClips, global_batch: int, stage: Stage) -> dict[str, Any]:
+def steps_of(clips: ChosenClips, global_batch: int, stage: Stage) -> dict[str, Any]:
     """Steps per epoch, and where the stage ends and why."""
     if not len(clips):
         return {"stepsPerEpoch": 0, "endsAt": 0, "endsBecause": "there is no clip to train on"}

@@ -62,7 +62,7 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
         report = partial(_cache_problem, port)
         inputs = identity["inputs"]
         caches = Caches(open_latents(stage, inputs, report), open_texts(stage, inputs, world.device, report))
-        clips = open_clips(stage, inputs["data"], world, port, caches)
+        clips = open_clips(stage, inputs, world, port, caches)
         port.emit("data", **clips.report)
         inputs = _with_safetensors(identity["inputs"], run, world)
         task = build_task(stage, inputs, clips, world.device, port)

@@ -73,7 +73,7 @@ def build_caches(stage: Stage, inputs: Mapping[str, Any], say: Say, *, verify: b
         raise UserError("CACHE_OFF", "data.cache: expected what to keep, got off", "pass --set data.cache=latents")
     if stage.memory.tf32:
         torch.set_float32_matmul_precision("high")
-    training, _, _ = split(stage, inputs["data"])
+    training, _, _ = split(stage, inputs)
     world = join_world(stage.memory.device, stage.memory.threads)
     try:
         with _alone(derived_folder(inputs["data"], inputs.get("cache"))):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from osplan.data.annotations import read_entries
+from osplan.data.annotations import ClipIndex, open_index, read_entries
+from osplan.data.check import bucket_table, steps_of
 from osplan.data.decoding import ClipError
 from osplan.data.latents import latent_coverage
 from osplan.data.loading import ClipReader, Sample, TrainingLoader, stacked
@@ -17,7 +18,7 @@ from osplan.data.texts import text_coverage
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 from osplan.parallel.world import World
-from osplan.train.caches import Caches
+from osplan.train.caches import Caches, derived_folder
 from osplan.train.task import Batch
 
 MEASURED_TOGETHER = 8
@@ -63,16 +64,16 @@ def as_batch(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def split(stage: Stage, source: str | None) -> tuple[ChosenClips, ChosenClips, Selection]:
-    """Training clips, held-out clips and what the rules dropped.
+def split(stage: Stage, inputs: Mapping[str, Any]) -> tuple[ChosenClips, ChosenClips, Selection]:
+    """Training clips, held-out clips and what the rules dropped. `inputs` has `data` and `cache` as a run's identity has.
 
     Raises UserError DATA_MISSING, DATA_INVALID or DATA_EMPTY.
     """
-    if source is None:
+    if inputs["data"] is None:
         raise UserError(
             "DATA_MISSING", "data.source: expected a folder or a list file, got none", "set data.source, or pass `--data FOLDER`"
         )
-    selection = choose(read_entries(Path(source)), stage)
+    selection = choose(_index(inputs), stage)
     count = stage.data.held_out_clips
     if count and len(selection.chosen) <= count:
         raise UserError(
@@ -85,34 +86,36 @@ def split(stage: Stage, source: str | None) -> tuple[ChosenClips, ChosenClips, S
     return selection.chosen.take(training), selection.chosen.take(held_out), selection
 
 
+def _index(inputs: Mapping[str, Any]) -> ClipIndex:
+    """The index beside the clips, built by the first rank that asks and mapped by all; one in memory where nothing can be written."""
+    source = Path(inputs["data"])
+    try:
+        return open_index(source, derived_folder(inputs["data"], inputs.get("cache")))
+    except OSError:
+        return read_entries(source)
+
+
 def data_report(stage: Stage, training: ChosenClips, held_out: Sequence[Chosen], selection: Selection, global_batch: int) -> dict[str, Any]:
     """What the plan and the journal say: counts, steps per epoch, and where the stage ends and why."""
-    order = ClipOrder(training.buckets, global_batch, stage.data.seed)
-    per_epoch = order.batches_per_epoch
-    by_epochs = stage.epochs * per_epoch if stage.epochs is not None else None
-    if by_epochs is not None and by_epochs < stage.steps:
-        ends_at, because = by_epochs, f"{stage.epochs} epochs of {per_epoch} steps are over before {stage.steps} steps"
-    else:
-        ends_at, because = stage.steps, f"steps is {stage.steps}: {stage.steps / per_epoch:.1f} epochs of {per_epoch} steps"
-    shapes, counts = np.unique(training.buckets, axis=0, return_counts=True)
+    steps = steps_of(training, global_batch, stage)
     return {
         "clips": len(training),
         "held_out": len(held_out),
         "dropped": dict(selection.dropped),
         "examples": selection.examples,
-        "buckets": {"×".join(map(str, shape)): int(count) for shape, count in zip(shapes.tolist(), counts, strict=True)},
-        "steps_per_epoch": per_epoch,
-        "ends_at": ends_at,
-        "ends_because": because,
+        "buckets": {f"{row['frames']}×{row['height']}×{row['width']}": row["clips"] for row in bucket_table(training, global_batch)},
+        "steps_per_epoch": steps["stepsPerEpoch"],
+        "ends_at": steps["endsAt"],
+        "ends_because": steps["endsBecause"],
     }
 
 
-def open_clips(stage: Stage, source: str | None, world: World, port: Any, caches: Caches = NOTHING_KEPT) -> TrainingClips:
+def open_clips(stage: Stage, inputs: Mapping[str, Any], world: World, port: Any, caches: Caches = NOTHING_KEPT) -> TrainingClips:
     """The clips of a stage; those whose encodings are kept come with them.
 
     Raises UserError for sources that are missing, wrong or empty.
     """
-    training, held_out, selection = split(stage, source)
+    training, held_out, selection = split(stage, inputs)
     global_batch = stage.batch.per_device * stage.batch.accumulate * world.size
     report = data_report(stage, training, held_out, selection, global_batch)
     if world.is_first:

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from osplan.data import tensor_store
+from osplan.data.annotations import read_entries
 from osplan.data.latents import latent_coverage
+from osplan.data.selection import choose
 from osplan.data.synthetic import write_data_set
 from osplan.domain.errors import UserError
 from osplan.domain.stage import decode_stage
@@ -19,7 +22,7 @@ from osplan.train import text
 from osplan.train.assemble import build_task
 from osplan.train.cache_build import build_caches
 from osplan.train.caches import Caches, cache_state, derived_folder, open_latents, open_texts
-from osplan.train.clips import open_clips
+from osplan.train.clips import open_clips, split
 from osplan.train.task import MicroBatch
 
 PYTHON = Path(__file__).parents[3] / "python"
@@ -58,7 +61,7 @@ def trained(stage, inputs, recorder, steps=6, problems=None):
     """Losses of some micro-batches, the encodings made for them, and the cache that was left."""
     met = [] if problems is None else problems
     caches = Caches(open_latents(stage, inputs, met.append), open_texts(stage, inputs, CPU, met.append))
-    clips = open_clips(stage, inputs["data"], ALONE, recorder, caches)
+    clips = open_clips(stage, inputs, ALONE, recorder, caches)
     task = build_task(stage, inputs, clips, CPU, recorder)
     made = []
     encode = task.encoders.vae.encode
@@ -106,7 +109,7 @@ def test_a_full_cache_needs_no_pixels_and_a_half_full_one_only_those_it_lacks(cl
     mixed, made, _ = trained(stage, inputs_of(clips), Port(), steps=3)
     assert made == 4
     latents = open_latents(stage, inputs_of(clips), print)
-    loader = open_clips(stage, str(clips), ALONE, Port(), Caches(latents))
+    loader = open_clips(stage, inputs_of(clips), ALONE, Port(), Caches(latents))
     assert all(loader.take().pixels_BCTHW.is_meta for _ in range(3))
     without, _, _ = trained(whole_clips(cache="off"), inputs_of(clips), Port(), steps=3)
     assert mixed == without
@@ -166,7 +169,7 @@ def test_a_clip_that_changed_is_named_as_stale_and_encoded_anew(clips, whole_cli
 def test_a_larger_data_set_is_looked_at_in_even_steps(clips, whole_clips):
     stage = whole_clips(cache="latents")
     _, _, cache = trained(stage, inputs_of(clips), Port())
-    training = open_clips(stage, str(clips), ALONE, Port(), Caches(cache)).loader.reader.clips
+    training = open_clips(stage, inputs_of(clips), ALONE, Port(), Caches(cache)).loader.reader.clips
     coverage = latent_coverage(cache, training, limit=3)
     assert (coverage.wanted, coverage.looked_at, coverage.found) == (6, 3, 3)
 
@@ -291,8 +294,7 @@ def test_a_build_killed_at_any_moment_goes_on_and_ends_with_the_same_entries(cli
 
 def test_the_state_of_a_cache_says_what_is_kept_what_is_stale_and_what_others_differ_in(clips, whole_clips, stage_json):
     stage, inputs = whole_clips(cache="latents"), inputs_of(clips)
-    training = open_clips(stage, str(clips), ALONE, Port()).loader.reader.clips
-    assert not (clips / ".stagewright").exists()
+    training = open_clips(stage, inputs_of(clips), ALONE, Port()).loader.reader.clips
     empty = cache_state(stage, inputs, training)
     assert (empty["latents"]["wanted"], empty["latents"]["found"], empty["others"]) == (6, 0, [])
     built(stage, inputs)
@@ -308,7 +310,7 @@ def test_the_state_of_a_cache_says_what_is_kept_what_is_stale_and_what_others_di
 
 def test_the_state_without_an_autoencoder_says_why_it_cannot_be_told(clips, whole_clips, stage_json):
     stage = decode_stage(stage_json(shape={"frames": 33}, data={"cache": "latents", "fps": 16, "workers": 0}, vae={"weights": None}))
-    training = open_clips(whole_clips(), str(clips), ALONE, Port()).loader.reader.clips
+    training = open_clips(whole_clips(), inputs_of(clips), ALONE, Port()).loader.reader.clips
     state = cache_state(stage, inputs_of(clips), training)
     assert state["latents"] is None
     assert "vae.weights" in state["why"]
@@ -335,7 +337,7 @@ def test_a_built_text_cache_has_every_text_training_may_read(clips, whole_clips,
     assert (again["found"], again["made"]) == (done["wanted"], 0)
     monkeypatch.setattr(text, "load_text_encoder", None)
     trained(stage, inputs, Port(), steps=9)
-    training = open_clips(stage, str(clips), ALONE, Port()).loader.reader.clips
+    training = open_clips(stage, inputs_of(clips), ALONE, Port()).loader.reader.clips
     state = cache_state(stage, inputs, training)["text"]
     assert state["found"] == state["wanted"] == done["wanted"]
 
@@ -372,3 +374,30 @@ def test_captions_of_pooled_models_are_kept_with_their_vector(clips, stage_json)
     kept.store.close()
     found = text.Texts(stage, CPU, open_texts(stage, inputs_of(clips), CPU, print))(["a red square", ""])
     assert all(torch.equal(getattr(found, name), getattr(wanted, name)) for name in ("states_B1LD", "mask_B1L", "pooled_B1P"))
+
+
+def test_the_index_is_built_once_and_gives_the_clips_of_one_in_memory(clips, whole_clips):
+    stage, inputs = whole_clips(), inputs_of(clips)
+    training, held_out, _ = split(stage, inputs)
+    (folder,) = (clips / ".stagewright").glob("index-*")
+    built_at = folder.stat().st_mtime_ns
+    again, _, _ = split(stage, inputs)
+    assert folder.stat().st_mtime_ns == built_at
+    assert isinstance(again.entries.columns["frames"], np.memmap)
+    plain = choose(read_entries(clips), stage).chosen
+    assert list(training) == list(again) == list(plain)
+
+
+def test_clips_that_come_or_change_are_in_the_index_at_once(clips, whole_clips):
+    stage, inputs = whole_clips(), inputs_of(clips)
+    assert len(split(stage, inputs)[0]) == 6
+    annotation = clips / "clips" / "annotation.json"
+    annotation.write_text(json.dumps(json.loads(annotation.read_text())[:5]))
+    assert len(split(stage, inputs)[0]) == 5
+
+
+def test_without_a_folder_to_write_in_the_index_is_in_memory(clips, whole_clips, tmp_path):
+    (tmp_path / "file").write_text("")
+    training, _, _ = split(whole_clips(), inputs_of(clips, str(tmp_path / "file" / "cache")))
+    assert len(training) == 6
+    assert not isinstance(training.entries.columns["frames"], np.memmap)
