@@ -47,6 +47,40 @@ def test_an_incident_names_the_clips_the_modules_and_the_numbers_that_are_none(l
     assert incident["source"] and incident["advice"]
 
 
+def poison_latents(loop, clip):
+    """Latents of one clip are no numbers, as a damaged file of latents would have them."""
+    task = loop.attempt.task
+    latents = task._latents
+
+    def poisoned(stage, batch, generator):
+        x0 = latents(stage, batch, generator)
+        return x0 * float("nan") if clip in batch.paths else x0
+
+    task._latents = poisoned
+
+
+def test_a_clip_with_latents_that_are_no_numbers_is_rolled_back_named_and_the_run_finishes(loop_of):
+    loop, recorder = loop_of(steps=8, incidents={"policy": "rollback"}, checkpoint={"everySteps": 3, "keepLast": None})
+    poison_latents(loop, "clip-4.mp4")
+    assert loop.train().reason == "completed"
+    (incident,) = recorder.of("incident")
+    assert (incident["step"], incident["rolled_back_to"], incident["clips"]) == (5, 3, ["clip-4.mp4"] * 2)
+    assert list(recorder.losses()) == [1, 2, 3, 4, 5, 6, 7, 8] and loop.attempt.clips.state() == {"at": 10}
+
+
+def test_with_policy_stop_the_weights_on_disk_are_the_last_good_ones(loop_of):
+    loop, _ = loop_of(steps=8, incidents={"policy": "stop"}, checkpoint={"everySteps": 3, "keepLast": None})
+    poison_latents(loop, "clip-4.mp4")
+    end = loop.train()
+    assert (end.reason, end.step) == ("non-finite", 4) and "clip-4.mp4" in end.message
+    ((step, folder),) = checkpoints_of(loop.attempt.run)
+    quiet, _ = loop_of(steps=8)
+    saved = read_checkpoint(folder, 0)
+    quiet.commands.stop_at = step
+    quiet.train()
+    assert step == 3 and all(torch.equal(value, quiet.trained.source.state_dict()[name]) for name, value in saved.model.items())
+
+
 def test_a_spike_is_noted_and_trained_on_by_default(loop_of, defaults):
     loop, recorder = loop_of(steps=20, incidents=incidents(defaults))
     wild(loop, {14})
