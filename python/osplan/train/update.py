@@ -54,7 +54,7 @@ class Update:
             norm = float(gradient_norm(trained.trainable))
             loss, by_bin = float(world.mean(torch.stack(losses).mean())), _bins_of_all(bins, world)
             rate = trained.learning_rate(step)
-            reading = Reading(step, loss, rate, norm if trains else None, 0.0, by_bin, _memory(world.device))
+            reading = Reading(step, loss, rate, norm if trains else None, 0.0, by_bin, _memory(world.device), extra)
             limit = self.watching.before(reading, batches)
             if trains:
                 factor = trained.clipper.scale_for(norm)

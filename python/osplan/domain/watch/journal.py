@@ -52,6 +52,8 @@ class JournalWatch:
                 return self.watch.measured(measured, self.thresholds)
             case "checkpoint":
                 self.known[event["step"]] = json.dumps(self.watch.state())
+            case "checkpointDeleted":
+                self.known.pop(event["step"], None)
             case "started":
                 self._back_to(event["step"])
             case "phase":

@@ -30,9 +30,9 @@ class Block:
         self.first = self.first if self.steps else reading.step
         self.last = reading.step
         self.steps += 1
-        self.total += reading.loss
+        self.total += reading.level
         present = [(str(place), loss) for place, loss in enumerate(reading.by_bin or ()) if loss is not None and math.isfinite(loss)]
-        for name, loss in present or [(SIMPLE, reading.loss)]:
+        for name, loss in present or [(SIMPLE, reading.level)]:
             row = self.bins.setdefault(name, [0, 0.0, 0.0])
             row[0] += 1
             delta = loss - row[1]

@@ -1,5 +1,6 @@
 """What the watch reads and what it says: one step, one measurement, one alert."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +27,12 @@ class Reading:
     memory: int | None = None
     """Bytes."""
     extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def level(self) -> float:
+        """What is watched as the loss: of an autoencoder its reconstruction, for its whole loss jumps where the adversarial part begins."""
+        part = self.extra.get("reconstruction", self.loss)
+        return part if part > 0 and math.isfinite(self.loss) else self.loss
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class LossSpike(Spike):
 
     def value_of(self, reading: Reading) -> float | None:
         """The loss."""
-        return reading.loss
+        return reading.level
 
     def normalised(self, reading: Reading, value: float) -> float | None:
         """Logarithm of the loss over what its known bins lead one to expect; of the loss itself where a task has no times."""

@@ -113,6 +113,21 @@ def test_a_discriminator_that_always_wins_or_sees_nothing_is_said():
     assert said(steps(120, extra=blind)) == [("discriminator-collapse", 100)]
 
 
+def test_an_autoencoders_loss_may_jump_or_turn_negative_where_its_adversarial_part_begins():
+    parts = {
+        "lossByBin": None,
+        "extra": lambda step, fields: {"reconstruction": fields["loss"]},
+        "loss": lambda step, fields: fields["loss"] * (1 if step < 150 else -9) + (100 if step > 250 else 0),
+    }
+    draw = random.Random(5)
+    events = [{**event, "loss": math.exp(draw.gauss(0, 0.1))} for event in steps(400)]
+    changed = [
+        {**event, **{name: value(event["step"], event) if callable(value) else value for name, value in parts.items()}} for event in events
+    ]
+    assert said(changed) == []
+    assert said([*changed[:300], {**changed[300], "extra": {"reconstruction": 20.0}}]) == [("loss-spike", 301)]
+
+
 def test_slow_steps_and_creeping_memory_are_said():
     slow = {"secondsPerStep": lambda step, fields: fields["secondsPerStep"] * (3 if step > 250 else 1)}
     assert said(steps(500, **slow)) == [("slow-steps", 350)]
