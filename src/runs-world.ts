@@ -8,7 +8,9 @@ import type { EngineChoice } from './domain/engine-choice.ts'
 import { Engines } from './engines/engines.ts'
 import { LocalEngine } from './engines/local.ts'
 import { SlurmEngine, type SlurmTiming } from './engines/slurm.ts'
+import { PooledEngine, WarmPool } from './engines/warm-pool.ts'
 import type { RunsWorld, StartedProcess } from './runs/world.ts'
+import { makeFolder } from './store/files.ts'
 
 /** Folder of this package: the checkout, or where it is installed. */
 export const packageRoot = join(import.meta.dirname, '..')
@@ -27,10 +29,18 @@ export function runsWorldOf(place: {
   const chosen = place.pythonEnv ?? place.env.STAGEWRIGHT_PYTHON_ENV
   // The supervisor and the trainer work in other folders, and find Python by this alone.
   const env = chosen ? { ...place.env, STAGEWRIGHT_PYTHON_ENV: resolve(cwd, chosen) } : place.env
+  const engine = new Engines(new LocalEngine(env), new SlurmEngine(env, slurmTiming(env.STAGEWRIGHT_SLURM_POLL_SECONDS)))
+  const socketFolder = socketFolderOf(env.XDG_RUNTIME_DIR)
   return {
     cwd,
     runsFolder,
-    engine: new Engines(new LocalEngine(env), new SlurmEngine(env, slurmTiming(env.STAGEWRIGHT_SLURM_POLL_SECONDS))),
+    engine,
+    warmEngine: (log) => {
+      makeFolder(socketFolder)
+      const socket = join(socketFolder, `pool-${process.pid}-${randomBytes(3).toString('hex')}.sock`)
+      const pool = new WarmPool({ ...findPython(packageRoot, env), socket, log }, env)
+      return { engine: new PooledEngine(engine, pool, env), close: () => pool.close() }
+    },
     chosenEngine: place.chosenEngine,
     python: () => findPython(packageRoot, env),
     startSupervisor: (folder, attempt, log) => startDetached(['_supervise', folder, String(attempt)], log, env),
@@ -40,7 +50,7 @@ export function runsWorldOf(place: {
       randomBytes(Math.ceil(digits / 2))
         .toString('hex')
         .slice(0, digits),
-    socketFolder: socketFolderOf(env.XDG_RUNTIME_DIR),
+    socketFolder,
     actor: `${userName()}@${hostname()}`,
     upstreamCheckout: place.upstreamCheckout,
   }

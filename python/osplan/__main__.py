@@ -25,7 +25,14 @@ def main(arguments: list[str]) -> int:
     train.add_argument("--attempt", type=int, required=True)
     commands.add_parser("cache", help="fills the caches of a stage; the request comes on stdin, events go to stdout, both as JSON")
     commands.add_parser("sample", help="samples of trained weights; the request comes on stdin, events go to stdout, both as JSON")
+    pool = commands.add_parser("pool", help="a parent with everything imported that forks trainers of one process")
+    pool.add_argument("socket")
+    pool.add_argument("--room", help="long enough for the command line of a child")
     options = parser.parse_args(arguments)
+    if options.command == "pool":
+        from osplan.pool import serve
+
+        return serve(options.socket, train_run)
     if options.command == "cache":
         return answer_request(fill_caches)
     if options.command == "sample":

@@ -7,6 +7,8 @@ export interface RunsWorld {
   readonly cwd: string
   readonly runsFolder: string
   readonly engine: Engine
+  /** The same engine with a Python beside it that forks trainers of one process without a cold start; what that prints goes to a file. */
+  readonly warmEngine: (log: string) => { readonly engine: Engine; readonly close: () => void }
   /** Where runs that are started train; undefined leaves each where it was, new ones on this machine. */
   readonly chosenEngine?: EngineChoice | undefined
   /** Finds the Python that trains, when it is needed. */

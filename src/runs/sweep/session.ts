@@ -60,7 +60,12 @@ export class SweepSession {
     const lock = takeLock(sweepFiles(sweep.folder).lock, own, (holder) => isElsewhere(holder) || isAlive(holder))
     if (!('release' in lock)) return undefined
     const journal = new JournalWriter(sweepFiles(sweep.folder).journal)
-    const session = new SweepSession(sweep, suggester, journal, () => lock.release(), world)
+    const pool = usesPool(sweep) ? world.warmEngine(sweepFiles(sweep.folder).pool) : undefined
+    const release = () => {
+      pool?.close()
+      lock.release()
+    }
+    const session = new SweepSession(sweep, suggester, journal, release, pool ? { ...world, engine: pool.engine } : world)
     session.tell({ event: 'driven', by: own })
     return session
   }
@@ -386,6 +391,11 @@ export class PrefixFailed extends Error {
     super(message)
     this.isStopped = isStopped
   }
+}
+
+/** Whether any stage of a sweep is trained by one process and may be forked. */
+function usesPool({ identity }: Sweep): boolean {
+  return identity.sweep.warmPool && identity.stages.some(({ parallel }) => parallel.processes * parallel.nodes === 1)
 }
 
 /** Losses that JSON cannot hold travel tagged. */
