@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { globalBatch } from '../domain/diff/quantities.ts'
 import { UserError } from '../domain/errors.ts'
 import { stageFindings } from '../domain/findings/stage-findings.ts'
 import { latentShape } from '../domain/shapes.ts'
@@ -69,13 +70,11 @@ export async function planStage(side: StageSide, world: RunsWorld, parent?: Stag
   const source = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
   const { vae, cache } = cacheInputs(side, world)
   const answers = (await ask('plan', { stage, source, weights: weights ?? null, vae, cache }, world)) as StageAnswers
-  const { parallel, batch } = stage
-  const ranks = (parallel.nodes * parallel.processes) / parallel.sequence
   const latent = latentOf(stage)
   return {
     label: side.label,
     stage,
-    globalBatch: batch.perDevice * batch.accumulate * ranks,
+    globalBatch: globalBatch(stage),
     latent,
     tokensPerClip: latent && stage.kind !== 'vae' ? tokensOf(latent, stage) : undefined,
     answers,

@@ -29,6 +29,7 @@ from osplan.data.selection import (
     judge,
 )
 from osplan.domain.errors import UserError
+from osplan.domain.global_batch import clips_per_pass
 from osplan.domain.stage import Stage
 
 
@@ -49,7 +50,7 @@ def check(source: str, stage: Stage, world: int, derived: Path | None = None) ->
     """
     path = Path(source)
     index = open_index(path, derived) if derived is not None else read_entries(path)
-    global_batch = stage.batch.per_device * stage.batch.accumulate * max(1, world // stage.parallel.sequence)
+    global_batch = clips_per_pass(stage) * stage.batch.accumulate * max(1, world // stage.parallel.sequence)
     rules = replace(Rules.of(stage), global_batch=global_batch)
     judged = judge(index.columns, rules)
     kept = np.flatnonzero(judged.rule == 0)

@@ -14,6 +14,7 @@ import numpy as np
 from osplan.data.annotations import ClipIndex
 from osplan.data.columns import NO_CAPTION, Entry
 from osplan.domain.errors import UserError
+from osplan.domain.global_batch import global_batch
 from osplan.domain.stage import Stage
 
 ASPECT_RANGE = (0.5, 2.0)
@@ -85,7 +86,7 @@ class Rules:
     @classmethod
     def of(cls, stage: Stage) -> "Rules":
         """The rules of a stage; the global batch is that of the stage's own number of ranks."""
-        shape, data, parallel = stage.shape, stage.data, stage.parallel
+        shape, data = stage.shape, stage.data
         return cls(
             needs_captions=stage.kind != "vae",
             frames=shape.frames,
@@ -103,8 +104,9 @@ class Rules:
             max_duration_ratio=data.max_duration_ratio,
             min_bucket_batches=data.min_bucket_batches,
             time_stride=stage.vae.stride[0],
-            sequence=parallel.sequence,
-            global_batch=stage.batch.per_device * stage.batch.accumulate * parallel.processes * parallel.nodes // parallel.sequence,
+            # Upstream shortens clips to latents that its ranks share evenly; ours share any number of tokens.
+            sequence=1,
+            global_batch=global_batch(stage),
             seed=data.seed,
         )
 

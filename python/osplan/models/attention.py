@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from osplan.models.rope import RotaryTable, rotated
 from osplan.models.skiparse import Skip
+from osplan.parallel.sequence import SequenceGroup
 
 
 class Attention(nn.Module):
@@ -31,6 +32,20 @@ class Attention(nn.Module):
             q, k = rotated(q, table), rotated(k, table)
         out = functional.scaled_dot_product_attention(skip.folded(q), skip.folded(k), skip.folded(v), attn_mask=mask)
         return skip.restored(self._out(skip.unfolded(out, batch)), tokens)
+
+    def over_shared_clip(
+        self, x_BnD: Tensor, table: RotaryTable | None, mask: Tensor | None, skip: Skip, shared: SequenceGroup, tokens: int
+    ) -> Tensor:
+        """Self-attention where this rank holds a run of the clip's `tokens`: it attends with all tokens and its share of the heads."""
+        batch = len(x_BnD)
+        q, k, v = (
+            skip.arranged(shared.heads_split(self._heads(project(x_BnD)), tokens).flatten(2)).unflatten(2, (self.heads // shared.size, -1))
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        if table is not None:
+            q, k = rotated(q, table), rotated(k, table)
+        out = functional.scaled_dot_product_attention(skip.folded(q), skip.folded(k), skip.folded(v), attn_mask=mask)
+        return self._out(shared.heads_joined(skip.restored(skip.unfolded(out, batch), tokens)))
 
     def over_text(self, x_BND: Tensor, text_BLD: Tensor, mask: Tensor | None) -> Tensor:
         """Cross-attention. It is never split: sub-sequences of queries see the same keys."""

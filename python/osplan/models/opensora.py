@@ -21,6 +21,7 @@ from osplan.models.opensora_config import OpenSoraConfig
 from osplan.models.recompute import Recompute, run_block
 from osplan.models.rope import Grid, RotaryTable, RotaryTables
 from osplan.models.skiparse import Skip, key_masks, patch_mask
+from osplan.parallel.sequence import SequenceGroup
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Context:
     masks: Mapping[Skip, Tensor | None]
     tables: Mapping[Skip, RotaryTable] | None
     """None for a model whose positions are added to its tokens."""
+    tokens: int
+    """Of the whole clip."""
+    shared: SequenceGroup | None
+    """The ranks that hold the tokens together; None where this one has them all."""
 
 
 class Block(nn.Module):
@@ -55,10 +60,16 @@ class Block(nn.Module):
         """(B, N, D) to (B, N, D)."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = (self.scale_shift_table + context.modulations).chunk(6, dim=1)
         table = None if context.tables is None else context.tables[self.skip]
-        seen = self.attn1.over_clip(modulated(self.norm1(x_BND), shift, scale), table, context.masks[self.skip], self.skip)
+        seen = self._over_clip(modulated(self.norm1(x_BND), shift, scale), table, context)
         x_BND = torch.addcmul(x_BND, gate, seen)
         x_BND = x_BND + self.attn2.over_text(x_BND, context.text, context.text_mask)
         return torch.addcmul(x_BND, ff_gate, self.ff(modulated(self.norm2(x_BND), ff_shift, ff_scale)))
+
+    def _over_clip(self, x_BND: Tensor, table: RotaryTable | None, context: Context) -> Tensor:
+        mask = context.masks[self.skip]
+        if context.shared is None:
+            return self.attn1.over_clip(x_BND, table, mask, self.skip)
+        return self.attn1.over_shared_clip(x_BND, table, mask, self.skip, context.shared, context.tokens)
 
 
 class OpenSora(nn.Module):
@@ -78,6 +89,8 @@ class OpenSora(nn.Module):
             self.pos_embed_masked_hidden_states = InpaintEmbed(config.in_channels, width, config.patch)
             self.pos_embed_mask = InpaintEmbed(config.inpaint_time_stride, width, config.patch)
         self.recompute: Recompute = "none"
+        self.shared: SequenceGroup | None = None
+        """The ranks that compute each clip together; all of them call the model with the same inputs."""
         part = config.head_dim // 3
         self._tables = RotaryTables((part, part, part), config.scales)
         self._skips = {config.skip(index) for index in range(config.layers)}
@@ -116,18 +129,26 @@ class OpenSora(nn.Module):
         frames, height, wide = hidden_BCTHW.shape[2:]
         grid = (frames, height // patch, wide // patch)
         x_BND = self._tokens(hidden_BCTHW, grid)
+        tokens, heads = x_BND.shape[1], self.config.heads // (self.shared.size if self.shared else 1)
         embedded_BD, modulations_B6D = self.adaln_single(time_B, x_BND.dtype)
         context = Context(
             modulations_B6D,
             self.caption_projection(text_B1LC.flatten(1, 2).to(x_BND.dtype)),
             text_mask(None if keep_text is None else keep_text.flatten(1)),
-            key_masks(self._skips, patch_mask(keep_BTHW, patch), (len(x_BND), x_BND.shape[1], self.config.heads), x_BND.device),
+            key_masks(self._skips, patch_mask(keep_BTHW, patch), (len(x_BND), tokens, heads), x_BND.device),
             self._rotary_tables(grid, x_BND),
+            tokens,
+            self.shared,
         )
+        if self.shared is not None:
+            x_BND = self.shared.split(x_BND)
         for block in self.transformer_blocks:
             x_BND = run_block(block, self.recompute, x_BND, context)
         shift, scale = (self.scale_shift_table + embedded_BD[:, None]).chunk(2, dim=1)
-        return unpatchified(self.proj_out(modulated(final_norm(x_BND), shift, scale)), grid, (1, patch, patch), self.config.out_channels)
+        out_BND = self.proj_out(modulated(final_norm(x_BND), shift, scale))
+        if self.shared is not None:
+            out_BND = self.shared.joined(out_BND, tokens)
+        return unpatchified(out_BND, grid, (1, patch, patch), self.config.out_channels)
 
     def _tokens(self, hidden_BCTHW: Tensor, grid: Grid) -> Tensor:
         config = self.config

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from osplan.domain.errors import UserError
+from osplan.parallel.sequence import SequenceGroup, join_sequence
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,22 @@ class World:
     local_rank: int
     device: torch.device
     threads: int
+    local_size: int = 1
+    """Ranks on this machine."""
+    sequence: SequenceGroup | None = None
+    """The neighbours that share each clip with this rank; None where every rank has clips of its own."""
+    writers: Any = None
+    """A process group of all ranks for what is written in another thread; None for a rank alone."""
+
+    @property
+    def replica(self) -> int:
+        """Number among those that train on different clips."""
+        return self.rank // (self.sequence.size if self.sequence else 1)
+
+    @property
+    def replicas(self) -> int:
+        """How many train on different clips."""
+        return self.size // (self.sequence.size if self.sequence else 1)
 
     @property
     def is_first(self) -> bool:
@@ -65,10 +82,11 @@ class World:
             dist.barrier()
 
 
-def join_world(device: str, threads: int | None, timeout_minutes: float = 30) -> World:
-    """Reads torchrun's environment and joins the process group where there is more than one rank.
+def join_world(device: str, threads: int | None, *, sequence: int = 1, grouped: bool = False, timeout_minutes: float = 30) -> World:
+    """Reads torchrun's environment and joins the process group where there is more than one rank, or `grouped` asks for it.
 
-    Raises UserError DEVICE_MISSING where `cuda` is asked for and there is none.
+    `sequence` neighbouring ranks share each clip.
+    Raises UserError DEVICE_MISSING where `cuda` is asked for and there is none, WORLD_SIZE where ranks do not divide into groups.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -85,9 +103,18 @@ def join_world(device: str, threads: int | None, timeout_minutes: float = 30) ->
     chosen = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     per_rank = threads or max(1, len(os.sched_getaffinity(0)) // local_size)
     torch.set_num_threads(per_rank)
-    if size > 1:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=timeout_minutes))
-    return World(rank, size, local_rank, chosen, per_rank)
+    if size % sequence:
+        raise UserError(
+            "WORLD_SIZE",
+            f"parallel.sequence: expected a divisor of the {size} ranks that started, got {sequence}",
+            f"start a multiple of {sequence} ranks",
+        )
+    if size > 1 or grouped:
+        # Beside NCCL, gloo carries what lies in host memory.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=timeout_minutes))
+    shared = join_sequence(rank, size, sequence) if sequence > 1 else None
+    writers = dist.new_group(backend="gloo") if size > 1 else None
+    return World(rank, size, local_rank, chosen, per_rank, local_size, shared, writers)
 
 
 def leave_world() -> None:

@@ -16,7 +16,7 @@ from osplan.diffusion.settings import ObjectiveSettings
 from osplan.domain.errors import UserError
 from osplan.domain.protocol import PROTOCOL_VERSION
 from osplan.domain.run_files import read_replay, read_stage
-from osplan.domain.stage import Stage
+from osplan.domain.stage import Stage, decode_stage
 from osplan.models.discriminator import PatchDiscriminator3D
 from osplan.models.inpaint import extend_to_inpaint
 from osplan.models.opensora import OpenSora
@@ -39,6 +39,7 @@ from osplan.train.supported import refuse_unsupported
 from osplan.train.task import Task
 from osplan.train.text import Texts
 from osplan.train.vae_task import VaeTask
+from osplan.train.world_size import as_trained_by
 
 RANDOM_STEPS = 100
 
@@ -49,13 +50,16 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
     Raises UserError for everything a person can mend before the first step.
     """
     stage_json, stage_hash = read_stage(run)
-    live = LiveStage(stage_json)
-    stage = live.stage
-    if stage.memory.tf32:
+    asked = decode_stage(stage_json)
+    if asked.memory.tf32:
         torch.set_float32_matmul_precision("high")
-    world = join_world(stage.memory.device, stage.memory.threads)
     caches = Caches()
+    world = join_world(
+        asked.memory.device, asked.memory.threads, sequence=asked.parallel.sequence, grouped=asked.parallel.strategy != "ddp"
+    )
     try:
+        live = LiveStage(as_trained_by(stage_json, world))
+        stage = live.stage
         _announce(world, port)
         torch.manual_seed(seed_for(stage.seed or 0, "process", world.rank))
         refuse_unsupported(stage)
@@ -207,7 +211,8 @@ def _started(config: Mapping[str, Any], stage: Stage, weights: str | None, port:
     if hasattr(model, "recompute"):
         model.recompute = stage.memory.checkpointing  # type: ignore[assignment]
     _compile(model, stage)
-    return model.to(device)
+    # Weights that are spread over ranks go to their devices block by block, when they are spread.
+    return model if stage.parallel.strategy != "ddp" else model.to(device)
 
 
 def _compile(model: nn.Module, stage: Stage) -> None:

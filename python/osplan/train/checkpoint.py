@@ -5,7 +5,8 @@
         model_ema/  the same for the moving average
         adapter/    adapter_config.json, adapter_model.safetensors              peft's layout, where adapters are trained; model/ has them
         adapter_ema/                                                            merged into the frozen base
-        state/      state.json, optimizer.safetensors, rank-0.safetensors, …
+        state/      state.json, rank-0.safetensors, …
+            optimizer/  one file a rank: its part of the optimiser's state
         manifest.json   written last: sizes and hashes of all the others
 
 A folder is written under a temporary name, flushed, read back against its hashes, and only then renamed.
@@ -19,6 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from torch import Tensor
 from osplan.domain.errors import UserError
 from osplan.domain.protocol import FORMAT_VERSION, tagged
 
+OPTIMIZER = "optimizer"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MANIFEST = "manifest.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -49,7 +52,7 @@ class Adapters:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What goes into one. Tensors are copied to the CPU when they are written."""
+    """What one rank writes of it: everything but the optimiser's state. All tensors are copies that nobody changes."""
 
     step: int
     attempt: int
@@ -57,7 +60,6 @@ class Checkpoint:
     """The model's config.json."""
     model: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
-    optimizer: Mapping[str, Tensor]
     extra: Mapping[str, Mapping[str, Tensor]]
     """Further tensor files of the state, by name: the discriminator, its optimiser."""
     ranks: tuple[Mapping[str, Tensor], ...]
@@ -85,58 +87,71 @@ def folder_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Written:
-    """Writes, proves and publishes one checkpoint.
+def begin_checkpoint(run: Path, step: int, expected_bytes: int) -> Path:
+    """The folder a checkpoint is written in until it is whole; remains of others go.
+
+    Raises UserError DISK_FULL where there is not room for its expected size.
+    """
+    target = folder_of(run, step)
+    for left in target.parent.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    free = shutil.disk_usage(target.parent).free
+    if free < expected_bytes:
+        raise _disk_full(target, f"{free:,} bytes free where {expected_bytes:,} are needed")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    for part in ("model", "state", f"state/{OPTIMIZER}"):
+        (temporary / part).mkdir(parents=True, mode=0o700)
+    return temporary
+
+
+def complete_checkpoint(run: Path, temporary: Path, checkpoint: Checkpoint, others: Future[Any]) -> Written:
+    """Writes what is left once `others` is done, proves and publishes one checkpoint.
 
     Raises UserError DISK_FULL where there is no room; what was there before is untouched.
     """
     target = folder_of(run, checkpoint.step)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    for left in target.parent.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
     try:
-        return _write(temporary, target, checkpoint)
-    except OSError as cause:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(target, cause) from cause
-        raise
+        _write(temporary, checkpoint)
+        others.result()
+        return _published(temporary, target, checkpoint)
     except Exception as cause:
         shutil.rmtree(temporary, ignore_errors=True)
-        if "No space left" in str(cause):
+        is_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or "No space left" in str(cause):
             raise _disk_full(target, cause) from cause
         raise
 
 
-def _disk_full(target: Path, cause: Exception) -> UserError:
+def _disk_full(target: Path, found: object) -> UserError:
     return UserError(
         "DISK_FULL",
-        f"{target}: expected room for a checkpoint, got {cause}",
+        f"{target}: expected room for a checkpoint, got {found}",
         "free some space and run `stagewright continue`; earlier checkpoints are untouched",
     )
 
 
-def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
-    for folder in ("model", "state", *(["model_ema"] if checkpoint.ema is not None else [])):
-        (temporary / folder).mkdir(parents=True, mode=0o700)
+def _write(temporary: Path, checkpoint: Checkpoint) -> None:
     _save(temporary / "model" / WEIGHTS, checkpoint.model)
     _save_json(temporary / "model" / "config.json", checkpoint.config)
     if checkpoint.ema is not None:
+        (temporary / "model_ema").mkdir(mode=0o700)
         _save(temporary / "model_ema" / WEIGHTS, checkpoint.ema)
         _save_json(temporary / "model_ema" / "config.json", checkpoint.config)
     if checkpoint.adapters is not None:
         _save_adapters(temporary, checkpoint.adapters)
-    _save(temporary / "state" / "optimizer.safetensors", checkpoint.optimizer)
     for name, tensors in checkpoint.extra.items():
         _save(temporary / "state" / f"{name}.safetensors", tensors)
     for rank, tensors in enumerate(checkpoint.ranks):
         _save(temporary / "state" / f"rank-{rank}.safetensors", tensors)
     _save_json(temporary / "state" / "state.json", tagged(checkpoint.state))
-    files = {
-        str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(temporary.rglob("*"))
-        if path.is_file()
-    }
+
+
+def _published(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
+    """Flushes and hashes all that was written, adds the manifest, and gives the folder its name."""
+    paths = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+    for path in paths:
+        _flush(path)
+    files = {str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
     handed_on = f"{'model_ema' if checkpoint.ema is not None else 'model'}/{WEIGHTS}"
     manifest = {
         "formatVersion": FORMAT_VERSION,
@@ -148,7 +163,8 @@ def _write(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
         "files": files,
     }
     _save_json(temporary / MANIFEST, manifest)
-    for folder in (temporary / "model", temporary / "state", temporary):
+    _flush(temporary / MANIFEST)
+    for folder in (*(path for path in temporary.rglob("*") if path.is_dir()), temporary):
         _sync_folder(folder)
     replaced = target.with_name(f".{target.name}{REPLACED}")
     if target.exists():
@@ -169,17 +185,16 @@ def _save_adapters(folder: Path, adapters: Adapters) -> None:
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"})
-    path.chmod(0o600)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _save_json(path: Path, value: Any) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
     path.chmod(0o600)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:
@@ -251,7 +266,8 @@ class Restored:
     step: int
     model: dict[str, Tensor]
     ema: dict[str, Tensor] | None
-    optimizer: dict[str, Tensor]
+    state_folder: Path
+    """Where the optimiser's state lies."""
     extra: dict[str, dict[str, Tensor]]
     rank: dict[str, Tensor] | None
     """This rank's generators; None where the checkpoint knows fewer ranks."""
@@ -287,7 +303,7 @@ def read_checkpoint(folder: Path, rank: int) -> Restored:
         step=manifest["step"],
         model=load_file(folder / "model" / WEIGHTS),
         ema=load_file(folder / "model_ema" / WEIGHTS) if (folder / "model_ema").is_dir() else None,
-        optimizer=load_file(state / "optimizer.safetensors"),
+        state_folder=state,
         extra={path.stem: load_file(path) for path in state.glob("*.safetensors") if path.name not in own},
         rank=load_file(mine) if mine.is_file() else None,
         state=json.loads((state / "state.json").read_text()),

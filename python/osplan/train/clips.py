@@ -116,7 +116,7 @@ def open_clips(stage: Stage, inputs: Mapping[str, Any], world: World, port: Any,
     Raises UserError for sources that are missing, wrong or empty.
     """
     training, held_out, selection = split(stage, inputs)
-    global_batch = stage.batch.per_device * stage.batch.accumulate * world.size
+    global_batch = stage.batch.per_device * stage.batch.accumulate * world.replicas
     report = data_report(stage, training, held_out, selection, global_batch)
     if world.is_first:
         _say_what_is_kept(stage, training, caches, port)
@@ -126,7 +126,7 @@ def open_clips(stage: Stage, inputs: Mapping[str, Any], world: World, port: Any,
     def report_skip(path: str, total: int, read: int) -> None:
         port.emit("skippedClips", paths=[path], total=total, read=read)
 
-    loader = TrainingLoader(reader, order, stage, world.rank, world.size, report_skip, caches.latents)
+    loader = TrainingLoader(reader, order, stage, world.replica, world.replicas, report_skip, caches.latents)
     whole = _fixed_batches(ClipReader(training.take(np.arange(min(WHOLE_CLIPS, len(training)))), stage)) if stage.kind == "vae" else []
     return TrainingClips(loader, _fixed_batches(ClipReader(held_out, stage)), whole, report, caches)
 

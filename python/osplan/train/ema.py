@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from osplan.domain.stage import Ema as EmaSettings
+from osplan.parallel.sharding import local, spread_like
 
 
 class Ema:
@@ -39,20 +40,27 @@ class Ema:
         """Averages the weights after a step."""
         self.updates += 1
         weight = 1 - self.decay_at(step)
-        shadows = list(self.shadow.values())
-        torch._foreach_lerp_(shadows, [parameter.detach().float() for parameter in self.parameters.values()], weight)
+        shadows = [local(shadow) for shadow in self.shadow.values()]
+        torch._foreach_lerp_(shadows, [local(parameter.detach()).float() for parameter in self.parameters.values()], weight)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Within, the model's parameters hold the averages; the weights come back bit for bit."""
-        kept = {name: parameter.data for name, parameter in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            parameter.data = self.shadow[name].to(parameter.dtype)
+        self._exchange()
         try:
             yield
         finally:
-            for name, parameter in self.parameters.items():
-                parameter.data = kept[name]
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """In place, one tensor after the other: sharded parameters may not be replaced, and no second model is needed."""
+        for name, parameter in self.parameters.items():
+            weights, averages = local(parameter), local(self.shadow[name])
+            assert weights.dtype == averages.dtype
+            kept = weights.clone()
+            weights.copy_(averages)
+            averages.copy_(kept)
 
     def shadow_state(self, model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The model's state dict with averages in place of parameters."""
@@ -66,5 +74,5 @@ class Ema:
         """Takes over averages (`shadow`) and counters."""
         for name, value in state["shadow"].items():
             if name in self.shadow:
-                self.shadow[name].copy_(value)
+                local(self.shadow[name]).copy_(local(spread_like(value, self.shadow[name])))
         self.updates, self.decay = int(state["updates"]), float(state["decay"])

@@ -28,6 +28,7 @@ class Incidents:
 
     def answer(self, refused: RefusedError, keeper: Keeper, commands: Commands) -> End | None:
         """Skips, rolls back, or ends the attempt."""
+        keeper.wait()
         settings, alert = self.attempt.stage.incidents, refused.alert
         policy = self.watching.policy(alert)
         if self.last is not None and settings.forget_steps is not None and alert.step >= self.last + settings.forget_steps:

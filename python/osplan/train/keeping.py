@@ -1,18 +1,33 @@
 """Keeping and taking back the whole state of an attempt: which parts go into a checkpoint, and in which order they come back."""
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from osplan.domain.errors import UserError
+from osplan.parallel.sharding import collected, spread_like
 from osplan.train.adapters import adapter_config, adapter_state, by_parameter, file_name, has_adapters, load_adapters, weights_of
 from osplan.train.attempt import Attempt
-from osplan.train.checkpoint import Adapters, Checkpoint, Restored, generator_states, prune, restore_generators, write_checkpoint
+from osplan.train.checkpoint import (
+    OPTIMIZER,
+    Adapters,
+    Checkpoint,
+    Restored,
+    begin_checkpoint,
+    complete_checkpoint,
+    generator_states,
+    prune,
+    restore_generators,
+)
 from osplan.train.measuring import Measuring
 from osplan.train.optimizer import optimizer_state, restore_optimizer
 from osplan.train.parameters import selectable
+from osplan.train.spread_state import read_state, start_writing
 from osplan.train.trained import Trained
 
 
@@ -36,38 +51,61 @@ class Keeper:
         self.parts = parts
         self.last_at = time.monotonic()
         self.last_step = -1
+        """Step of the newest checkpoint, written or being written."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Any] | None = None
 
     def checkpoint(self, *, force: bool = False) -> None:
-        """Writes everything needed to continue, and then lets go of what is not kept."""
-        attempt, trained = self.attempt, self.trained
+        """Copies everything needed to continue, and has it written while the training goes on.
+
+        Raises UserError DISK_FULL where there is no room for it, or was none for the one before.
+        """
+        attempt, trained, world = self.attempt, self.trained, self.attempt.world
         if self.last_step == trained.step and not force:
             return
+        self.wait()
         started = time.perf_counter()
-        ranks = tuple(attempt.world.gathered(generator_states()))
-        if attempt.world.is_first:
-            weights = weights_of(trained.source)
-            written = write_checkpoint(
-                attempt.run,
-                Checkpoint(
-                    step=trained.step, attempt=attempt.number, config=attempt.task.config, model=weights,
-                    ema=_averaged(trained, weights), adapters=_adapters(trained),
-                    optimizer=optimizer_state(trained.optimizer), extra=attempt.task.extra_state(), ranks=ranks,
-                    state=self._state(), held_out=self.measuring.last, stage_hash=attempt.stage_hash,
-                ),
-            )  # fmt: skip
-            attempt.port.emit(
-                "checkpoint",
-                step=trained.step,
-                path=str(written.path.relative_to(attempt.run)),
-                bytes=written.bytes,
-                sha256=written.sha256,
-                seconds=time.perf_counter() - started,
-            )
-            for gone in prune(attempt.run, attempt.stage.checkpoint.keep_last, attempt.stage.checkpoint.keep_best):
-                step = int(gone.name.removeprefix("step-"))
-                attempt.port.emit("checkpointDeleted", step=step, path=str(gone.relative_to(attempt.run)))
-        attempt.world.barrier()
+        ranks = tuple(world.gathered(generator_states()))
+        named, optimizer = weights_of(trained.source), optimizer_state(trained.optimizer)
+        averages = _averaged(trained, named) or {}
+        size = sum(tensor.numel() * tensor.element_size() for part in (named, averages, optimizer) for tensor in part.values())
+        temporary = world.from_first(begin_checkpoint(attempt.run, trained.step, size) if world.is_first else None)
+        written = start_writing(optimizer, temporary / "state" / OPTIMIZER, world.writers)
+        checkpoint = Checkpoint(
+            step=trained.step, attempt=attempt.number, config=dict(attempt.task.config), model=collected(named, keep=world.is_first),
+            ema=collected(averages, keep=world.is_first) or None, adapters=_adapters(trained),
+            extra={name: collected(tensors, keep=world.is_first) for name, tensors in attempt.task.extra_state().items()}, ranks=ranks,
+            state=copy.deepcopy(self._state()), held_out=self.measuring.last, stage_hash=attempt.stage_hash,
+        )  # fmt: skip
+        self._writing = self._thread.submit(self._complete, temporary, checkpoint, written, started) if world.is_first else written
         self.last_step, self.last_at = trained.step, time.monotonic()
+
+    def _complete(self, temporary: Path, checkpoint: Checkpoint, others: Future[Any], started: float) -> None:
+        """In the writing thread of rank 0: publishes the checkpoint, says so, and then lets go of what is not kept."""
+        attempt = self.attempt
+        written = complete_checkpoint(attempt.run, temporary, checkpoint, others)
+        attempt.port.emit(
+            "checkpoint",
+            step=written.step,
+            path=str(written.path.relative_to(attempt.run)),
+            bytes=written.bytes,
+            sha256=written.sha256,
+            seconds=time.perf_counter() - started,
+        )
+        for gone in prune(attempt.run, attempt.stage.checkpoint.keep_last, attempt.stage.checkpoint.keep_best):
+            step = int(gone.name.removeprefix("step-"))
+            attempt.port.emit("checkpointDeleted", step=step, path=str(gone.relative_to(attempt.run)))
+
+    def look(self) -> None:
+        """Raises what went wrong with a checkpoint that is no longer being written."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when no checkpoint is being written; raises what went wrong with it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def _state(self) -> dict[str, Any]:
         whole = {
@@ -95,7 +133,7 @@ class Keeper:
             if saved.rank is not None:
                 restore_generators(saved.rank)
         trained.optimizer.state.clear()
-        restore_optimizer(trained.optimizer, saved.optimizer)
+        restore_optimizer(trained.optimizer, read_state(saved.state_folder, dict(trained.source.named_parameters())))
         trained.clipper.restore(state["clipper"])
         attempt.task.restore_extra(saved.extra)
         self.last_step = trained.step
@@ -115,7 +153,11 @@ def _adapters(trained: Trained) -> Adapters | None:
     if not has_adapters(trained.source):
         return None
     averages = {file_name(name): value for name, value in trained.ema.shadow.items()} if trained.ema is not None else None
-    return Adapters(adapter_config(trained.source), adapter_state(trained.source), averages)
+    return Adapters(
+        adapter_config(trained.source),
+        collected(adapter_state(trained.source), keep=True),
+        None if averages is None else collected(averages, keep=True),
+    )
 
 
 def _restore_weights(trained: Trained, saved: Restored) -> Mapping[str, Tensor] | None:
@@ -125,7 +167,8 @@ def _restore_weights(trained: Trained, saved: Restored) -> Mapping[str, Tensor] 
     """
     source = trained.source
     if not has_adapters(source):
-        source.load_state_dict(saved.model)
+        here = source.state_dict()
+        source.load_state_dict({name: spread_like(value, here[name]) for name, value in saved.model.items()})
         return saved.ema
     if saved.adapters is None:
         return None

@@ -54,7 +54,9 @@ class Loop:
             attempt.run, world.rank, world.size, lambda: attempt.stage.incidents.watch.stuck_seconds, self.watching.stuck
         )
         try:
-            return self._train()
+            end = self._train()
+            self.keeper.wait()
+            return end
         finally:
             self.clock.close()
 
@@ -108,6 +110,7 @@ class Loop:
 
     def _boundary(self) -> End | None:
         """Between two steps: commands, phases, and the reasons to end."""
+        self.keeper.look()
         self.commands.apply()
         self.watching.changed(self.commands.changed)
         self._next_phase()

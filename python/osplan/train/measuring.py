@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
@@ -25,7 +27,7 @@ class Measuring:
         """Held-out loss of the raw and of the averaged weights."""
         task, stage, world = self.attempt.task, self.attempt.stage, self.attempt.world
         fields: dict[str, Any] | None = None
-        if world.is_first and stage.data.held_out_clips > 0:
+        if (world.is_first or self.trained.computes_together) and stage.data.held_out_clips > 0:
             with _undisturbed(task.model):
                 raw = task.measure(stage).as_json()
                 with self.trained.handed_on():
@@ -45,7 +47,7 @@ class Measuring:
 
     def sample(self) -> None:
         """Sample videos of the weights that the stage names, by default those that would be handed on."""
-        if self.attempt.world.is_first:
+        if self.attempt.world.is_first or self.trained.computes_together:
             wanted = self.attempt.stage.samples.weights if self.trained.ema is not None else "raw"
             if wanted != "ema":
                 self._sample("raw", nullcontext())
@@ -56,6 +58,11 @@ class Measuring:
     def _sample(self, weights: str, within: AbstractContextManager[None]) -> None:
         task, run, step = self.attempt.task, self.attempt.run, self.trained.step
         with _undisturbed(task.model), within:
+            if not self.attempt.world.is_first:
+                # Computed along with rank 0, whose files are the ones that count.
+                with TemporaryDirectory() as elsewhere:
+                    task.sample(self.attempt.stage, Path(elsewhere), f"step-{step:08d}-{weights}")
+                return
             for path, prompt in task.sample(self.attempt.stage, run / "samples", f"step-{step:08d}-{weights}"):
                 self.attempt.port.emit("sample", step=step, path=str(path.relative_to(run)), prompt=prompt, weights=weights)
 

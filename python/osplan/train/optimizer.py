@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Clip, Optimizer
+from osplan.parallel.sharding import local, spread_like, whole
 from osplan.train.parameters import Group
 
 
@@ -97,7 +98,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
                 fresh += 1
                 continue
             optimizer.state[parameter] = {
-                slot: value.clone() if slot == "step" else value.to(parameter.device).clone() for slot, value in saved.items()
+                slot: value.clone() if slot == "step" else spread_like(value, parameter.detach()).clone() for slot, value in saved.items()
             }
             carried += 1
     return carried, fresh
@@ -159,11 +160,11 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([gradient.float() for gradient in gradients])))
+    return whole(nn.utils.get_total_norm([gradient.float() for gradient in gradients]))
 
 
 def scale_gradients(parameters: Sequence[nn.Parameter], factor: float) -> None:
     """Multiplies all gradients by a factor."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if gradients and factor != 1:
         torch._foreach_mul_(gradients, factor)

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
-
 from osplan.domain.errors import UserError
 
 BLOCK = re.compile(r"(?:^|\.)(?:temporal_)?transformer_blocks\.(\d+)(?:\.(\d+)(?=\.))?\.")
@@ -130,15 +128,6 @@ def groups_of(names: Sequence[str], trainable: Sequence[str], layer_decay: float
         Group(text if ratio == 1 or text != "all" else f"all ×{ratio:.3g}", ratio, tuple(members))
         for (text, ratio), members in groups.items()
     ]
-
-
-def set_trainable(model: nn.Module, trainable: Iterable[str]) -> None:
-    """Gradients for the named parameters and for no other."""
-    chosen = set(trainable)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
-        if name not in chosen:
-            parameter.grad = None
 
 
 @dataclass(frozen=True, slots=True)

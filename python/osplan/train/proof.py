@@ -6,10 +6,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from osplan.parallel.sharding import whole
+
 
 def fingerprints(model: nn.Module) -> dict[str, str]:
-    """A hash of each parameter's bytes."""
-    return {name: _fingerprint(parameter.detach()) for name, parameter in model.named_parameters()}
+    """A hash of each parameter's bytes. Collective where the model is sharded."""
+    return {name: _fingerprint(whole(parameter.detach())) for name, parameter in model.named_parameters()}
 
 
 def _fingerprint(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ from osplan.domain.stage import Stage
 TRAINABLE_CLASSES = ("OpenSoraT2V_v1_3", "OpenSoraInpaint_v1_3", "OpenSoraT2V", "OpenSoraInpaint", "LatteT2V", "SparseUMMDiT")
 INPAINT_CLASSES = ("OpenSoraInpaint_v1_3", "OpenSoraInpaint")
 TRAINABLE_KINDS = ("vae", "text-to-video", "inpaint", "lora")
+SHARED_CLASSES = ("OpenSoraT2V_v1_3", "OpenSoraInpaint_v1_3", "OpenSoraT2V", "OpenSoraInpaint")
 VIDEO_AUTOENCODERS = ("WFVAEModel", "CausalVAEModel")
 
 
@@ -50,10 +51,18 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     is_flow, is_vae = objective.name == "rectified-flow", stage.kind == "vae"
     yield "lora.rank", stage.lora.rank, is_vae and stage.lora.rank is not None, "an autoencoder trains its own weights"
     yield "kind", stage.kind, stage.kind == "lora" and stage.lora.rank is None, "adapters need a rank: lora: { rank: 16 }"
-    yield "parallel.strategy", parallel.strategy, parallel.strategy != "ddp", "every rank keeps the whole model"
-    yield "parallel.sequence", parallel.sequence, parallel.sequence > 1, "clips are not split over ranks"
+    spread, name = parallel.strategy != "ddp", stage.optimizer.name
+    yield "parallel.strategy", parallel.strategy, spread and is_vae, "an autoencoder’s weights stay whole on every rank"
+    shared = parallel.sequence > 1 and (is_vae or model.class_ not in SHARED_CLASSES)
+    yield "parallel.sequence", parallel.sequence, shared, f"only {', '.join(SHARED_CLASSES)} share a clip over ranks"
+    uneven = parallel.sequence > 1 and not is_vae and model.heads % parallel.sequence > 0
+    yield "parallel.sequence", parallel.sequence, uneven, f"ranks that share a clip share its {model.heads} heads evenly"
+    beside = spread and stage.lora.rank is not None
+    yield "parallel.strategy", parallel.strategy, beside, "adapters train beside weights that are whole on every rank"
+    yield "optimizer.name", name, spread and name not in ("adamw", "sgd"), "it does not know weights that are spread over ranks"
     yield "parallel.tensor", parallel.tensor, parallel.tensor > 1, "layers are not split over ranks"
-    yield "memory.offload", memory.offload, memory.offload, "optimiser and moving average stay where the model is"
+    stays = memory.offload and not spread
+    yield "memory.offload", memory.offload, stays, "only spread weights move to host memory; use parallel.strategy fsdp2, on one GPU too"
     yield "memory.precision", memory.precision, memory.precision == "fp16", "gradients are not scaled; use bf16 or fp32"
     yield "memory.compile", memory.compile, memory.compile == "blocks" and is_vae, "an autoencoder has no blocks to compile; use full"
     yield "data.imagesPerClip", data.images_per_clip, data.images_per_clip > 0, "images are not trained jointly with clips"

@@ -4,13 +4,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 from osplan.domain.schedule import Schedule
+from osplan.parallel.sharding import freeze_but, is_sharded, rank_mesh, shard
 from osplan.train.attempt import Attempt
 from osplan.train.ema import Ema
 from osplan.train.optimizer import Clipper, build_optimizer, optimizer_state, restore_optimizer
-from osplan.train.parameters import Phase, groups_of, phases_of, select, selectable, set_trainable
+from osplan.train.parameters import Phase, groups_of, phases_of, select, selectable
+from osplan.train.precision import DTYPES
 from osplan.train.proof import compare, fingerprints
 
 
@@ -21,6 +24,7 @@ class Trained:
         self.attempt = attempt
         self.step = 0
         self.source: nn.Module = attempt.task.model
+        self._share()
         self.names = [name for name, _ in self.source.named_parameters()]
         self.phases = self._phases()
         self.phase = 0
@@ -37,9 +41,26 @@ class Trained:
         stage = self.attempt.stage
         return phases_of(stage.trainable, [(phase.at, phase.trainable, phase.rewarm_steps) for phase in stage.phases], stage.steps)
 
+    @property
+    def computes_together(self) -> bool:
+        """Whether a forward pass needs all ranks."""
+        return is_sharded(self.source) or self.attempt.world.sequence is not None
+
+    def _share(self) -> None:
+        """Spreads the weights over the ranks where the stage asks for it."""
+        world, stage = self.attempt.world, self.attempt.stage
+        if world.sequence is not None:
+            self.source.shared = world.sequence  # type: ignore[assignment]
+        if stage.parallel.strategy == "ddp" or not dist.is_initialized():
+            return
+        mesh = rank_mesh(world, within_machine=stage.parallel.strategy == "hsdp")
+        precision = stage.memory.precision
+        arithmetic = None if precision == "fp32" else DTYPES[precision]
+        shard(self.source, self.source.blocks, mesh, arithmetic, offload=stage.memory.offload)  # type: ignore[arg-type]
+
     def _wrapped(self) -> nn.Module:
         world = self.attempt.world
-        if world.size == 1:
+        if world.size == 1 or is_sharded(self.source):
             return self.source
         on_gpu = world.device.type == "cuda"
         return nn.parallel.DistributedDataParallel(
@@ -53,7 +74,7 @@ class Trained:
         trainable = select(selectable(self.names), self.phases[number].selectors)
         if stage.vae.freeze_encoder and stage.kind == "vae":
             trainable = [name for name in trainable if not name.startswith(("encoder.", "quant_conv."))]
-        set_trainable(self.source, trainable)
+        freeze_but(self.source, trainable)
         self._regroup(trainable)
         self.trainable = [parameter for parameter in self.source.parameters() if parameter.requires_grad]
         self.phase_fingerprints = fingerprints(self.source) if len(self.phases) > 1 or len(trainable) < len(self.names) else None
@@ -94,9 +115,12 @@ class Trained:
             self.ema.decay = stage.ema.decay
 
     def prove_phase(self) -> None:
-        """Says what the phase that ends left frozen and what it moved."""
-        if self.phase_fingerprints is not None and self.attempt.world.is_first and self.step >= self.phase_started:
-            self.attempt.port.emit("phaseProof", step=self.step, index=self.phase, **compare(self.phase_fingerprints, self.source))
+        """Says what the phase that ends left frozen and what it moved. On all ranks: weights may be spread over them."""
+        if self.phase_fingerprints is None or self.step < self.phase_started:
+            return
+        if self.attempt.world.is_first or is_sharded(self.source):
+            found = compare(self.phase_fingerprints, self.source)
+            self.attempt.port.emit("phaseProof", step=self.step, index=self.phase, **found)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of one update: the course of the stage, the phase's re-warming, cuts after roll-backs."""

@@ -43,7 +43,7 @@ class Update:
             last = micro + 1 == stage.batch.accumulate
             with _without_sync(trained.model, wait=not last):
                 with split.time("forward"), torch.set_grad_enabled(trains):
-                    part = task.losses(stage, trained.model, batches[-1], MicroBatch(step, micro, world.rank, world.size))
+                    part = task.losses(stage, trained.model, batches[-1], MicroBatch(step, micro, world.replica, world.replicas))
                 if trains:
                     with split.time("backward"):
                         (part.loss / stage.batch.accumulate).backward()
@@ -67,7 +67,7 @@ class Update:
         trained.step = step
         reading = replace(reading, seconds=time.perf_counter() - started, extra=extra)
         if step % stage.log_every == 0 or step == 1 or step >= stage.steps:
-            count = stage.batch.per_device * stage.batch.accumulate * world.size
+            count = stage.batch.per_device * stage.batch.accumulate * world.replicas
             self.attempt.port.emit(
                 "step",
                 step=step,

@@ -139,7 +139,9 @@ class VaeTask:
         if self.discriminator is None or self.discriminator_optimizer is None or self.trains_model(stage, step):
             return {}
         self.discriminator_optimizer.zero_grad(set_to_none=True)
-        said = [self._discriminated(stage, batch, MicroBatch(step, micro, world.rank, world.size)) for micro, batch in enumerate(batches)]
+        said = [
+            self._discriminated(stage, batch, MicroBatch(step, micro, world.replica, world.replicas)) for micro, batch in enumerate(batches)
+        ]
         gradients = [parameter.grad for parameter in self.discriminator.parameters() if parameter.grad is not None]
         for gradient in gradients:
             gradient.copy_(world.mean(gradient) / len(batches))

@@ -30,6 +30,8 @@ COLOURS = ("red", "green", "blue")
 class Recorder:
     """A port that keeps what the loop says and hands it commands at chosen steps."""
 
+    listening = None
+
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.acknowledged: list[tuple[str, int, str, Any]] = []
@@ -122,6 +124,12 @@ def stage_json(defaults: dict[str, Any]) -> Callable[..., dict[str, Any]]:
         return stage
 
     return build
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """A port nobody reads but the test."""
+    return Recorder()
 
 
 @pytest.fixture

@@ -4,17 +4,36 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from osplan.domain.errors import UserError
 from osplan.train import checkpoint as module
-from osplan.train.checkpoint import Checkpoint, folder_of, latest_checkpoint, prune, read_checkpoint, read_manifest, write_checkpoint
+from osplan.train.checkpoint import (
+    OPTIMIZER,
+    Checkpoint,
+    begin_checkpoint,
+    complete_checkpoint,
+    folder_of,
+    latest_checkpoint,
+    prune,
+    read_checkpoint,
+    read_manifest,
+)
+from osplan.train.spread_state import read_state, start_writing
+
+OPTIMIZED = {"exp_avg/a": torch.ones(2, 3), "step/a": torch.tensor(3.0)}
+
+
+def write_checkpoint(run, content):
+    temporary = begin_checkpoint(run, content.step, 1000)
+    return complete_checkpoint(run, temporary, content, start_writing(OPTIMIZED, temporary / "state" / OPTIMIZER, None))
 
 
 def checkpoint(step, loss=None):
     weights = {"a": torch.full((2, 3), float(step)), "b": torch.arange(4.0) + step}
     return Checkpoint(
         step=step, attempt=1, config={"_class_name": "X"}, model=weights, ema={name: value / 2 for name, value in weights.items()},
-        optimizer={"exp_avg/a": torch.ones(2, 3), "step/a": torch.tensor(3.0)}, extra={"discriminator": {"w": torch.zeros(1)}},
+        extra={"discriminator": {"w": torch.zeros(1)}},
         ranks=({"torch": torch.arange(8, dtype=torch.uint8)}, {"torch": torch.zeros(8, dtype=torch.uint8)}),
         state={"bestLoss": float("inf"), "clips": {"at": step}},
         held_out=None if loss is None else {"raw": {"loss": 9.0}, "ema": {"loss": loss}},
@@ -34,9 +53,26 @@ def test_what_is_written_is_read_back(run):
     assert found.step == 5 and found.state["clips"] == {"at": 5} and found.state["bestLoss"] == {"$f": "inf"}
     assert torch.equal(found.model["b"], torch.arange(4.0) + 5)
     assert found.ema is not None and torch.equal(found.ema["a"], torch.full((2, 3), 2.5))
-    assert found.optimizer["step/a"] == 3 and list(found.extra) == ["discriminator"]
+    optimized = read_state(found.state_folder, {"a": torch.zeros(2, 3)})
+    assert optimized.keys() == OPTIMIZED.keys() and all(torch.equal(optimized[name], value) for name, value in OPTIMIZED.items())
+    assert optimized["step/a"].dim() == 0 and list(found.extra) == ["discriminator"]
     assert found.rank is not None and torch.equal(found.rank["torch"], torch.zeros(8, dtype=torch.uint8))
     assert read_checkpoint(written.path, 7).rank is None
+
+
+def test_an_older_checkpoint_with_its_optimiser_in_one_file_is_read(run):
+    written = write_checkpoint(run, checkpoint(5))
+    state = written.path / "state"
+    save_file({"exp_avg/a": torch.full((2, 3), 7.0), "step/a": torch.tensor(2.0)}, state / "optimizer.safetensors")
+    optimized = read_state(state, {})
+    assert optimized["exp_avg/a"][0, 0] == 7 and optimized["step/a"] == 2
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_refused_before_anything_is_written(run):
+    write_checkpoint(run, checkpoint(1))
+    with pytest.raises(UserError, match="are needed"):
+        begin_checkpoint(run, 2, 1 << 60)
+    assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["step-00000001"]
 
 
 def test_the_manifest_holds_the_hash_that_is_handed_on(run):
