@@ -49,7 +49,7 @@ async function followIncidents(run: Run, world: TrainingWorld, runs: RunsWorld):
     for await (const { event } of attach(run, runs, { signal: leaving.signal })) {
       if (event.event === 'incident' && event.ts > since) {
         world.stdout.write(`step ${event.step}  ${event.kind}: ${event.message}; ${event.action}\n`)
-        world.setExitCode(1)
+        if (event.severity !== 'advice') world.setExitCode(1)
       }
     }
   } finally {

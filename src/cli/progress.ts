@@ -102,7 +102,9 @@ export class Progress {
           )
         break
       case 'incident':
-        this.#note(`incident: ${event.message}; ${event.action}`)
+        this.#note(
+          event.severity === 'advice' ? `advice: ${event.message}; ${event.advice}` : `incident: ${event.message}; ${event.action}`,
+        )
         break
       case 'command':
         this.#addCommand(event)

@@ -4,7 +4,7 @@ Every rank takes part; all get the same answer.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +63,10 @@ def module_of(parameter: str) -> str:
     return f"{head}.{rest[0]}" if rest and rest[0].isdigit() else head
 
 
-def is_finite(model: nn.Module, world: World) -> bool:
-    """Whether every weight is a number, on all ranks."""
-    parts = [_local(parameter.detach()) for parameter in model.parameters()]
-    norms = torch.stack(torch._foreach_norm([part for part in parts if part.numel()]))
+def are_finite(tensors: Iterable[Tensor], world: World) -> bool:
+    """Whether every value is a number, on all ranks."""
+    parts = [_local(tensor.detach()) for tensor in tensors if tensor.is_floating_point()]
+    norms = torch.stack([norm.float() for norm in torch._foreach_norm([part for part in parts if part.numel()])])
     return world.largest(int(not bool(norms.isfinite().all()))) == 0
 
 

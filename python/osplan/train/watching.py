@@ -11,7 +11,7 @@ from osplan.domain.watch.policy import Policy, policy_for
 from osplan.domain.watch.reading import Alert, Measurement, Reading
 from osplan.domain.watch.watch import Watch
 from osplan.train.attempt import Attempt
-from osplan.train.scene import NOTHING, Scene, is_finite, scene_of
+from osplan.train.scene import NOTHING, Scene, are_finite, scene_of
 from osplan.train.task import Batch
 from osplan.train.trained import Trained
 
@@ -81,7 +81,8 @@ class Watching:
 
     def check_weights(self) -> None:
         """Raises RefusedError where a weight is not a number: such weights are never kept."""
-        if is_finite(self.trained.source, self.attempt.world):
+        further = [tensor for tensors in self.attempt.task.extra_state().values() for tensor in tensors.values()]
+        if are_finite([*self.trained.source.parameters(), *further], self.attempt.world):
             return
         step = self.trained.step
         message = f"expected finite weights after step {step}, got some that are not"
