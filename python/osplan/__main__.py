@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     train.add_argument("run", type=Path)
     train.add_argument("--attempt", type=int, required=True)
     commands.add_parser("cache", help="fills the caches of a stage; the request comes on stdin, events go to stdout, both as JSON")
+    commands.add_parser("decode", help="decodes every clip of a stage; the request comes on stdin, events go to stdout, both as JSON")
     commands.add_parser("sample", help="samples of trained weights; the request comes on stdin, events go to stdout, both as JSON")
     pool = commands.add_parser("pool", help="a parent with everything imported that forks trainers of one process")
     pool.add_argument("socket")
@@ -35,6 +36,8 @@ def main(arguments: list[str]) -> int:
         return serve(options.socket, train_run)
     if options.command == "cache":
         return answer_request(fill_caches)
+    if options.command == "decode":
+        return answer_request(decode_clips)
     if options.command == "sample":
         return answer_request(sample_weights)
     return train_run(options.run.resolve(), options.attempt)
@@ -46,6 +49,14 @@ def fill_caches(request: Mapping[str, Any], say: Callable[..., None]) -> None:
     from osplan.train.cache_build import build_caches
 
     say("filled", **build_caches(decode_stage(request["stage"]), request["inputs"], say, verify=request["verify"]))
+
+
+def decode_clips(request: Mapping[str, Any], say: Callable[..., None]) -> None:
+    """Decodes the clips of a request `{stage, inputs}` once; the last event is `decoded`."""
+    from osplan.data.decode_check import decode_report
+    from osplan.domain.stage import decode_stage
+
+    say("decoded", **decode_report(request["inputs"]["data"], decode_stage(request["stage"]), say))
 
 
 def sample_weights(request: Mapping[str, Any], say: Callable[..., None]) -> None:

@@ -1,7 +1,7 @@
 import { UserError } from '../domain/errors.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { resolveSide } from '../runs/addresses.ts'
-import { checkStageData, type DataReport, initData as writeAnnotation } from '../runs/data.ts'
+import { checkStageData, type DataReport, type DecodeReport, decodeStageData, initData as writeAnnotation } from '../runs/data.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
@@ -30,18 +30,48 @@ export async function initData({ folder, runs, pythonEnv }: DataInitArguments, w
   )
 }
 
-/** Says what a stage would make of its data. Exit code 1 where nothing would be left to train on. */
-export async function checkData(args: DataCheckArguments, world: TrainingWorld): Promise<void> {
+/** Says what a stage would make of its data. Exit code 1 where nothing would be left to train on, or more cannot be decoded than may. */
+export async function checkData(args: DataCheckArguments & { decode: boolean }, world: TrainingWorld): Promise<void> {
   const { stage, source, runs } = await stageWithData(args, world)
   const report = await checkStageData(stage, source, runs)
-  if (args.json) writeJson(world.stdout, report)
-  else
-    world.stdout.write(
-      reportLines(report, world)
-        .map((line) => `${line}\n`)
-        .join(''),
-    )
+  const decoded = args.decode && !report.empty ? await decodedReport(stage, source, args.json, world, runs) : undefined
+  if (decoded && decoded.damaged.length > stage.data.maxSkippedShare * decoded.read) world.setExitCode(1)
+  if (args.json) writeJson(world.stdout, args.decode ? { ...report, decoded: decoded ?? null } : report)
+  else world.stdout.write([...reportLines(report, world), ...(decoded ? damagedLines(decoded) : [])].map((line) => `${line}\n`).join(''))
   if (report.empty) world.setExitCode(1)
+}
+
+async function decodedReport(
+  stage: Stage,
+  source: string,
+  isQuiet: boolean,
+  world: TrainingWorld,
+  runs: RunsWorld,
+): Promise<DecodeReport | undefined> {
+  const leaving = new AbortController()
+  const release = world.onInterrupt(() => leaving.abort())
+  const isLive = world.stdout.isTTY === true && !isQuiet
+  try {
+    const report = await decodeStageData(
+      stage,
+      source,
+      {
+        signal: leaving.signal,
+        say: ({ clips, read, damaged }) => isLive && world.stdout.write(`\r${read} of ${clips} decoded, ${damaged} damaged\u001b[K`),
+      },
+      runs,
+    )
+    if (!report) world.setExitCode(130)
+    return report
+  } finally {
+    release()
+    if (isLive) world.stdout.write('\r\u001b[K')
+  }
+}
+
+function damagedLines({ read, damaged }: DecodeReport): string[] {
+  if (damaged.length === 0) return [`  all ${read} decode`]
+  return [`  ${damaged.length} of ${read} cannot be decoded`, ...damaged.map(({ problem }) => `    ${printable(problem)}`)]
 }
 
 /** The stage a command is about and where its clips are. Raises UserError DATA_MISSING where it names none. */

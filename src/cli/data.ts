@@ -39,11 +39,15 @@ function initCommand(world: TrainingWorld): CommandModule<object, DataInitArgume
   }
 }
 
-function checkCommand(world: TrainingWorld): CommandModule<object, DataCheckArguments> {
+function checkCommand(world: TrainingWorld): CommandModule<object, DataCheckArguments & { decode: boolean }> {
   return {
     command: 'check <recipe>',
     describe: 'which clips each rule drops, the smallest change that keeps them, and where the stage ends',
-    builder: (yargs) => yargs.positional('recipe', recipePositional).options(stageOptions),
+    builder: (yargs) =>
+      yargs
+        .positional('recipe', recipePositional)
+        .option('decode', { type: 'boolean', default: false, describe: 'decode every clip too and name those that cannot be' })
+        .options(stageOptions),
     handler: async (args) => (await import('./data-run.ts')).checkData(args, world),
   }
 }

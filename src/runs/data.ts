@@ -158,37 +158,77 @@ export async function showStageData(
 export async function fillCaches(
   stage: Stage,
   inputs: DataInputs,
-  options: { readonly verify: boolean; readonly signal: AbortSignal; readonly say: (progress: CacheProgress) => void },
+  options: TalkOptions<CacheProgress> & { readonly verify: boolean },
   world: RunsWorld,
 ): Promise<CacheBuild | undefined> {
+  return (await talk('cache', 'filled', { stage, inputs, verify: options.verify }, options, world)) as CacheBuild | undefined
+}
+
+/** Clips of a stage that cannot be decoded. */
+export interface DecodeReport {
+  readonly formatVersion: 1
+  readonly read: number
+  readonly damaged: FilledCache['damaged']
+}
+
+interface DecodeProgress {
+  readonly event: 'decoding'
+  readonly clips: number
+  readonly read: number
+  readonly damaged: number
+}
+
+/** Decodes every clip of a stage once, in a process of its own; nothing where `signal` ended it. Raises UserErrors DATA_…. */
+export async function decodeStageData(
+  stage: Stage,
+  source: string,
+  options: TalkOptions<DecodeProgress>,
+  world: RunsWorld,
+): Promise<DecodeReport | undefined> {
+  const inputs = { data: resolve(world.cwd, source) }
+  return (await talk('decode', 'decoded', { stage, inputs }, options, world)) as DecodeReport | undefined
+}
+
+interface TalkOptions<Progress> {
+  readonly signal: AbortSignal
+  readonly say: (progress: Progress) => void
+}
+
+/** One request to a Python process of its own and its answer, the event named `lastEvent`; undefined where `signal` ended it. */
+async function talk<Progress>(
+  command: string,
+  lastEvent: string,
+  request: object,
+  options: TalkOptions<Progress>,
+  world: RunsWorld,
+): Promise<unknown> {
   const { python, pythonPath } = world.python()
-  const child = execa(python, ['-m', 'osplan', 'cache'], {
+  const child = execa(python, ['-m', 'osplan', command], {
     cwd: world.cwd,
     env: { PYTHONPATH: pythonPath },
-    input: JSON.stringify({ stage, inputs, verify: options.verify }),
+    input: JSON.stringify(request),
     stdout: 'pipe',
     stderr: 'pipe',
     buffer: { stdout: false, stderr: true },
     maxBuffer: 1 << 20,
     reject: false,
     cancelSignal: options.signal,
-    // The kept encodings that wait for the disk are written first.
+    // What waits for the disk is written first.
     forceKillAfterDelay: 60_000,
   })
   let last: ({ readonly event: string } & Record<string, unknown>) | undefined
   for await (const line of createInterface({ input: child.stdout })) {
     last = JSON.parse(line) as typeof last
-    if (last?.event === 'filling' || last?.event === 'verifying' || last?.event === 'verified')
-      options.say(last as unknown as CacheProgress)
+    if (last?.event !== lastEvent && last?.event !== 'failed') options.say(last as Progress)
   }
   const { exitCode, stderr } = await child
-  if (last?.event === 'filled') {
-    const { event: _, ...build } = last
-    return build as unknown as CacheBuild
+  if (last?.event === lastEvent) {
+    const { event: _, ...answer } = last
+    return answer
   }
   if (last?.event === 'failed') {
     throw new UserError(String(last.code), String(last.message), typeof last.hint === 'string' ? { hint: last.hint } : {})
   }
   if (options.signal.aborted) return undefined
-  throw new Error(`python -m osplan cache ended with ${exitCode}: ${String(stderr).slice(-4000)}`)
+  throw new Error(`python -m osplan ${command} ended with ${exitCode}: ${String(stderr).slice(-4000)}`)
 }

@@ -127,8 +127,21 @@ def test_too_many_damaged_clips_stop_the_run(damaged, stage_with):
 
 
 def test_the_decode_check_names_every_damaged_clip(damaged, stage_with):
-    report = decode_report(str(damaged[0]), stage_with())
+    said = []
+    report = decode_report(str(damaged[0]), stage_with(), lambda event, **fields: said.append((event, fields["clips"])))
     assert sorted(clip["path"] for clip in report["damaged"]) == damaged[1]
+    assert report["read"] == 9
+    assert said[0] == ("decoding", 9)
+
+
+def test_the_decode_check_gives_a_hanging_clip_its_time_and_goes_on(clips, stage_with, tmp_path):
+    folder = tmp_path / "hanging"
+    shutil.copytree(clips, folder)
+    hanging = sorted((folder / "clips").glob("*.mp4"))[0]
+    hanging.unlink()
+    os.mkfifo(hanging)
+    report = decode_report(str(folder), stage_with(data={"decodeTimeoutSeconds": 1.0}))
+    assert str(hanging) in [clip["path"] for clip in report["damaged"] if "hangs" in clip["problem"]]
 
 
 def wanted_from(path, places=(0, 1)):

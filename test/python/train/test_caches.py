@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -401,3 +402,52 @@ def test_without_a_folder_to_write_in_the_index_is_in_memory(clips, whole_clips,
     training, _, _ = split(whole_clips(), inputs_of(clips, str(tmp_path / "file" / "cache")))
     assert len(training) == 6
     assert not isinstance(training.entries.columns["frames"], np.memmap)
+
+
+def run_folder(folder, stage, clips):
+    for name in ("checkpoints", "logs", "samples", "commands"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    inputs = {"data": str(clips), "weights": None, "vae": None, "state": None, "cache": None}
+    (folder / "run.json").write_text(json.dumps({"formatVersion": 1, "id": folder.name, "socket": "", "inputs": inputs}))
+    (folder / "stage.json").write_text(json.dumps(stage))
+    return folder
+
+
+TRAINING = """
+import sys
+from osplan.data import tensor_store
+from osplan.__main__ import main
+tensor_store.SHARD_BYTES = 1
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def attempt(folder, number, kill_after_step=None):
+    """Trains an attempt in a process of its own, killed when its journal has a step; losses by step over all attempts."""
+    environment = {**os.environ, "PYTHONPATH": str(PYTHON), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", TRAINING, "train", str(folder), "--attempt", str(number)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = folder / "trainer.jsonl"
+    while kill_after_step is not None and process.poll() is None:
+        if journal.exists() and f'"event":"step","step":{kill_after_step},' in journal.read_text():
+            process.kill()
+        time.sleep(0.01)
+    process.wait(timeout=120)
+    lines = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+    return process.returncode, {line["step"]: line["loss"] for line in lines if line["event"] == "step"}
+
+
+@pytest.mark.slow
+def test_training_killed_while_it_fills_a_cache_continues_with_the_losses_of_an_unbroken_run_without_one(clips, stage_json, tmp_path):
+    settings = {"shape": {"frames": 33, "height": 32, "width": 32}, "steps": 6, "checkpoint": {"everySteps": 2}, "logEvery": 1}
+    stage = stage_json(**settings, data={"fps": 16, "workers": 0})
+    code, expected = attempt(run_folder(tmp_path / "plain", stage, clips), 1)
+    assert (code, len(expected)) == (0, 6)
+    kept = stage_json(**settings, data={"fps": 16, "workers": 0, "cache": "latents-and-text"})
+    folder = run_folder(tmp_path / "kept", kept, clips)
+    assert attempt(folder, 1, kill_after_step=3)[0] == -9
+    code, losses = attempt(folder, 2)
+    assert code == 0
+    assert losses == expected
+    done, _ = built(decode_stage(kept), inputs_of(clips), verify=True)
+    assert (done["found"], done["refused"]) == (6, [])
