@@ -1,3 +1,4 @@
+import { rankCounts } from '../domain/ranks.ts'
 import { parseAddress } from '../runs/address.ts'
 import { resolveSides } from '../runs/addresses.ts'
 import { withData } from '../runs/chain.ts'
@@ -76,6 +77,7 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
       'global batch',
       `${stage.batch.perDevice} clips × ${stage.batch.accumulate} passes × ${globalBatch / (stage.batch.perDevice * stage.batch.accumulate)} ranks = ${globalBatch} clips a step`,
     ],
+    ['other ranks', `${rankCounts(stage).join(', ')} keep the global batch${whatRanksChange(stage)}`],
     ['memory', `about ${bytes(memory.total)} a rank (± ${Math.round(100 * memory.error)} %)`],
   ]
   if (!data) return [...rows, ['data', 'none named: pass --data FOLDER']]
@@ -86,6 +88,15 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
     ['data', `${data.clips} clips, ${data.heldOut} held out${dropped.length > 0 ? `, dropped: ${dropped.join(', ')}` : ''}`],
     ['ends', `at step ${data.endsAt}: ${data.endsBecause}`],
   ]
+}
+
+/** What another number of ranks does change. */
+function whatRanksChange({ compat, lora }: StagePlan['stage']): string {
+  const changed = [
+    ...(compat.times === 'upstream' ? ['which rank draws which times (compat.times: upstream)'] : []),
+    ...(lora.dropout > 0 && lora.rank !== null ? ['what dropout drops'] : []),
+  ]
+  return changed.length > 0 ? `, but not ${changed.join(' and ')}` : ''
 }
 
 function adaptersText({ lora }: StagePlan['stage'], count: number): string {

@@ -35,6 +35,8 @@ export interface RunArguments extends RunOptions, EngineOptions {
   kill?: boolean
   why?: string
   detach?: boolean
+  processes?: number
+  nodes?: number
   json?: boolean
   incident?: number
 }
@@ -67,7 +69,8 @@ export async function runContinue(args: RunArguments, world: TrainingWorld): Pro
   if (meant) return continueChain(meant.chain, args.detach ?? false, world, meant.runs)
   const { run, runs } = await opened(args, world)
   const attempt = (newestAttempt(readState(run))?.number ?? 0) + 1
-  const start = async () => printHandOff(await continueRun(run, runs), world)
+  const ranks = { ...(args.processes ? { processes: args.processes } : {}), ...(args.nodes ? { nodes: args.nodes } : {}) }
+  const start = async () => printHandOff(await continueRun(run, runs, ranks), world)
   await followUnlessDetached(run, args, world, runs, { start, fromAttempt: attempt })
 }
 

@@ -36,7 +36,12 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
     handler: async (args) => (await import('./run-actions.ts'))[action](args, world),
   })
   return [
-    command('continue <run>', 'go on with a run from its newest checkpoint', 'runContinue', { detach, ...engineOptions }),
+    command('continue <run>', 'go on with a run from its newest checkpoint', 'runContinue', {
+      processes: { type: 'number', describe: 'ranks per machine from now on; the global batch stays' },
+      nodes: { type: 'number', describe: 'machines from now on; the global batch stays' },
+      detach,
+      ...engineOptions,
+    }),
     command('branch <run>', 'a new run from a checkpoint with changed settings', 'runBranch', {
       at: { type: 'string', describe: 'step of the checkpoint, or best; the newest else' },
       set,

@@ -11,6 +11,7 @@ import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { checkpointsOf, findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
 import { supervisorJournal } from '../store/journal.ts'
 import { keepOrigins } from '../store/origins.ts'
+import { chooseRanks } from '../store/ranks.ts'
 import { chooseEngine, createRun, filesOf, type Run, readState, runsOfContent } from '../store/runs.ts'
 import { contentHash } from './content-hash.ts'
 import { describeHandOff, type FoundWeights, findWeights, type HandOff, weightsOf } from './hand-off.ts'
@@ -140,8 +141,11 @@ function isTakenUp(event: SupervisorEvent): boolean {
   return event.event === 'attempt' && event.handle !== null
 }
 
-/** Goes on with a run from its newest complete checkpoint, or from its start where it has none. Raises UserErrors RUN_ACTIVE and RUN_COMPLETE. */
-export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> {
+/**
+ * Goes on with a run from its newest complete checkpoint, or from its start where it has none; on other ranks where some are named.
+ * Raises UserErrors RUN_ACTIVE, RUN_COMPLETE and GLOBAL_BATCH.
+ */
+export async function continueRun(run: Run, world: RunsWorld, ranks: { nodes?: number; processes?: number } = {}): Promise<HandOff> {
   refuseImported(run)
   const state = await settledState(run, world)
   const attempt = newestAttempt(state)
@@ -158,6 +162,7 @@ export async function continueRun(run: Run, world: RunsWorld): Promise<HandOff> 
   const checkpoint = checkpointsOf(run).at(-1)
   if (checkpoint) await verifyCheckpoint(checkpoint)
   world.python()
+  if (Object.keys(ranks).length > 0) chooseRanks(run, ranks)
   await startRun(run, world)
   return goingOn(run)
 }

@@ -7,6 +7,7 @@ import { type Attempt, newestAttempt, type RunEnd, type RunState } from '../doma
 import type { EndedJob, Engine, Job, JobHandle, JobPlace } from '../engines/engine.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
 import { SupervisorJournal } from '../store/journal.ts'
+import { ranksOf } from '../store/ranks.ts'
 import { engineOf, filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
 import { endReason } from './end-reason.ts'
 import { JobWatch } from './job-watch.ts'
@@ -111,13 +112,14 @@ async function startAndWait(run: Run, number: number, world: SuperviseWorld, jou
 
 function jobOf(run: Run, attempt: number, environment: PythonEnvironment): Job {
   const files = filesOf(run.folder)
-  const { parallel, memory } = run.stage
+  const { memory } = run.stage
   const choice = engineOf(run)
+  const { nodes, processes } = ranksOf(run)
   return {
     ...jobPlace(run, { number: attempt, engine: choice.kind }),
     choice,
-    processes: parallel.processes,
-    nodes: parallel.nodes,
+    processes,
+    nodes,
     wantsGpus: memory.device !== 'cpu',
     threads: memory.threads,
     ...environment,

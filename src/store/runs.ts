@@ -40,6 +40,7 @@ export const filesOf = (folder: string) => ({
   exit: (attempt: number) => join(folder, `exit-${attempt}.json`),
   kill: (attempt: number) => join(folder, 'commands', `attempt-${attempt}.kill`),
   engine: join(folder, 'engine.json'),
+  ranks: join(folder, 'ranks.json'),
   script: (attempt: number) => join(folder, `attempt-${attempt}.sbatch`),
   supervisorLog: join(folder, 'logs', 'supervisor.log'),
   log: (attempt: number) => join(folder, 'logs', `attempt-${attempt}.log`),
