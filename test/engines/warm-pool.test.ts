@@ -1,4 +1,5 @@
-import { readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -6,6 +7,7 @@ import type { TrainerEvent } from '../../src/domain/protocol.ts'
 import { endOf } from '../../src/domain/run/state.ts'
 import { stageSchema } from '../../src/domain/stage/schema.ts'
 import { LocalEngine } from '../../src/engines/local.ts'
+import { PooledEngine, WarmPool } from '../../src/engines/warm-pool.ts'
 import { attach } from '../../src/runs/attach.ts'
 import { withData } from '../../src/runs/chain.ts'
 import { prepareRun, startRun } from '../../src/runs/launch.ts'
@@ -13,6 +15,7 @@ import { supervise } from '../../src/runs/supervise.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
 import { filesOf, type Run, readState } from '../../src/store/runs.ts'
 import { sideOf, tinyStages, tinyWorld } from '../end-to-end/tiny-stages.ts'
+import { fakeWorld, pathsOf } from '../runs/fake-world.ts'
 
 const { world, data } = tinyWorld()
 const warm = world.warmEngine(join(world.cwd, 'pool.log'))
@@ -89,9 +92,17 @@ describe('a job forked from the warm pool', { timeout: 120_000 }, () => {
     expect(endOf(readState(run))).toMatchObject({ reason: 'killed', signal: 'SIGKILL' })
   })
 
-  test('starts cold where the pool is gone', async () => {
-    const run = await started(warmWorld, 2)
-    await toItsEnd(run, warmWorld)
-    expect(endOf(readState(run))).toMatchObject({ reason: 'completed' })
+  test('starts cold where there is no pool', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'run-'))
+    const fake = fakeWorld(folder, { stepMs: 1 })
+    const env = { ...process.env, ...pathsOf(folder) }
+    const pool = new WarmPool(
+      { python: '/bin/false', pythonPath: '', socket: join(folder, 'none.sock'), log: join(folder, 'pool.log') },
+      env,
+    )
+    const engine = new PooledEngine(fake.engine, pool, env)
+    const { run } = await prepareRun(sideOf({ name: 'small', steps: 3 }), { verb: 'train' }, fake)
+    expect(await supervise(run.folder, { engine, python: fake.python }, { attempt: 1 })).toMatchObject({ reason: 'completed' })
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
   })
 })

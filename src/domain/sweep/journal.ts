@@ -67,7 +67,15 @@ export const sweepEvent = z.discriminatedUnion('event', [
     infeasible: z.string().nullable(),
     twinOf: count.nullable(),
   }),
-  z.looseObject({ ...lineHead, event: z.literal('queued'), trial, point: count, seed: count.nullable() }),
+  z.looseObject({
+    ...lineHead,
+    event: z.literal('queued'),
+    trial,
+    point: count,
+    seed: count.nullable(),
+    /** The trial and step it is to go on from, where a script branches; a step of null is the newest checkpoint. */
+    branchOf: z.strictObject({ trial: count, step: count.nullable() }).nullable(),
+  }),
   /** A stage before the swept one is trained by this sweep; those found finished are not told. */
   z.looseObject({ ...lineHead, event: z.literal('prefix'), stage: z.string(), run: z.string(), attemptsBefore: count }),
   /** A trial has its run, which may have trained the very same thing before. */
@@ -79,7 +87,8 @@ export const sweepEvent = z.discriminatedUnion('event', [
     reused: z.boolean(),
     /** Runs of the stages before the swept one, and whether this trial had to train them. */
     prefix: z.array(z.strictObject({ stage: z.string(), run: z.string(), reused: z.boolean() })),
-    branchedFrom: z.strictObject({ trial: count, step: count }).nullable(),
+    /** `counts`: its steps are counted on from there, since it is the same trial made longer. */
+    branchedFrom: z.strictObject({ trial: count, step: count, counts: z.boolean() }).nullable(),
     /** Attempts of the run that came before this trial and are not its cost. */
     attemptsBefore: count,
   }),

@@ -29,7 +29,8 @@ export interface Trial {
   readonly run: string | undefined
   readonly isReused: boolean
   readonly prefix: readonly { readonly stage: string; readonly run: string; readonly reused: boolean }[]
-  readonly branchedFrom: { readonly trial: number; readonly step: number } | null
+  readonly branchOf: { readonly trial: number; readonly step: number | null } | null
+  readonly branchedFrom: { readonly trial: number; readonly step: number; readonly counts: boolean } | null
   /** Attempts of its run that came before it. */
   readonly attemptsBefore: number
   readonly attempt: number
@@ -114,7 +115,7 @@ export class SweepFold {
         })
         return
       case 'queued':
-        this.#trials.set(event.trial, queued(event.trial, event.point, event.seed, this.#points.get(event.point)?.values ?? {}))
+        this.#trials.set(event.trial, queued(event, this.#points.get(event.point)?.values ?? {}))
         return
       case 'prefix':
         if (!this.#prefix.has(event.run)) this.#prefix.set(event.run, pick(event, ['stage', 'run', 'attemptsBefore']))
@@ -191,9 +192,10 @@ export class SweepFold {
   }
 }
 
-function queued(number: number, point: number, seed: number | null, values: Values): Trial {
+function queued({ trial, point, seed, branchOf }: Extract<SweepEvent, { event: 'queued' }>, values: Values): Trial {
   return {
-    number,
+    number: trial,
+    branchOf,
     point,
     seed,
     values,

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../../domain/errors.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import { isOver, type SweepState, type Trial } from '../../domain/sweep/state.ts'
-import { budgetOf, forgetSweepStop, openSweep, readSweepState, type Sweep, sweepStopRequest } from '../../store/sweeps.ts'
+import { budgetOf, forgetSweepStop, openSweep, type Sweep, sweepStopRequest } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
 import { PrefixFailed, SweepSession } from './session.ts'
 import { optunaSuggester, type Suggester } from './suggester.ts'
@@ -38,9 +38,17 @@ export class Driver {
   readonly #active = new Map<number, Promise<void>>()
   #failure: { readonly cause: unknown } | undefined
   #isStopping = false
+  readonly #onEnded: (trial: Trial) => void
 
-  constructor(session: SweepSession) {
+  constructor(session: SweepSession, onEnded: (trial: Trial) => void = () => undefined) {
     this.#session = session
+    this.#onEnded = onEnded
+  }
+
+  /** Begins nothing more; trials that are being trained are let go of with a checkpoint. */
+  async stop(message: string): Promise<void> {
+    this.#isStopping = true
+    await this.#session.leaveAll({ state: 'left', message, kill: false })
   }
 
   async drive(): Promise<SweepEnd> {
@@ -94,6 +102,9 @@ export class Driver {
   #train({ number }: Trial): true {
     const training = this.#session
       .train(number)
+      .then((trial) => {
+        if (trial) this.#onEnded(trial)
+      })
       .catch((cause: unknown) => {
         this.#failure ??= { cause }
         return this.#session.leaveAll({ state: 'left', message: 'another trial failed', kill: false })
@@ -174,10 +185,4 @@ export function spentBy({ trials }: SweepState): { readonly steps: number; reado
     steps: trials.reduce((sum, { steps }) => sum + steps, 0),
     hours: trials.reduce((sum, { deviceSeconds }) => sum + deviceSeconds, 0) / 3600,
   }
-}
-
-/** Whether a sweep was left in the middle. */
-export function isUnfinished(sweep: Sweep): boolean {
-  const { drives, end } = readSweepState(sweep)
-  return drives > 0 && end === undefined
 }

@@ -13,10 +13,11 @@ import { findSweep, readSweepState, type Sweep, sweepFiles, sweepJournal } from 
 import { attach } from '../attach.ts'
 import { startFound } from '../chain.ts'
 import { stopRun } from '../control.ts'
-import { goodEnds, type Prepared, prepareRun } from '../launch.ts'
+import { branchRun, goodEnds, type Prepared, prepareRun } from '../launch.ts'
 import { supervise } from '../supervise.ts'
 import { ownIdentity } from '../supervisor-lock.ts'
 import type { RunsWorld } from '../world.ts'
+import { type Branch, branchFor, stepsBefore } from './branch.ts'
 import { costOf } from './cost.ts'
 import { type Suggester, tagged } from './suggester.ts'
 import { ignoreEnded, type LeaveReason, type Measured, type Outcome, trainTrial, trialPollMs } from './trial-run.ts'
@@ -113,14 +114,14 @@ export class SweepSession {
    * The next point, with a trial of its first seed queued: the sampler's, or a given one. Points that no stage can be made of are told
    * to the sampler as failed and passed over. Undefined where a grid is at its end.
    */
-  async suggest(given: Values | null = null): Promise<Trial | undefined> {
+  async suggest(given: Values | null = null, branchOf: Trial['branchOf'] = null): Promise<Trial | undefined> {
     if (given) this.#refuseOutside(given)
     for (let tries = 0; tries < mostInfeasible; tries += 1) {
       const number = this.state.points.length
       const wanted = given ?? this.#grid?.[number] ?? null
       if (this.#grid && !wanted) return undefined
       const point = await this.#ask(number, wanted)
-      if (point.infeasible === null) return this.#queue(point)
+      if (point.infeasible === null) return this.queueSeed(point, 0, branchOf)
       if (given) throw new UserError('POINT_INFEASIBLE', `point ${number}: expected settings of a stage, got: ${point.infeasible}`)
     }
     throw new UserError(
@@ -154,16 +155,11 @@ export class SweepSession {
     return point
   }
 
-  /** Queues a point's trial with its first seed. */
-  #queue(point: Point): Trial {
-    return this.queueSeed(point, 0)
-  }
-
   /** Queues a point's trial with one of its seeds. Its number depends on the point and the seed alone. */
-  queueSeed(point: Point, place: number): Trial {
+  queueSeed(point: Point, place: number, branchOf: Trial['branchOf'] = null): Trial {
     const { seeds } = this.sweep.identity.sweep
     const number = point.number * Math.max(1, seeds.length) + place
-    if (!this.#fold.trial(number)) this.tell({ event: 'queued', trial: number, point: point.number, seed: seeds[place] ?? null })
+    if (!this.#fold.trial(number)) this.tell({ event: 'queued', trial: number, point: point.number, seed: seeds[place] ?? null, branchOf })
     return this.trial(number)
   }
 
@@ -267,7 +263,8 @@ export class SweepSession {
     if ('infeasible' in made)
       throw new UserError('POINT_INFEASIBLE', `trial ${number}: expected settings of a stage, got: ${made.infeasible}`)
     const prefix = await this.#prefixRuns(signal)
-    const { run, found } = await this.#prepared(made.stage, prefix)
+    const branch = branchFor(trial, made.stage, this.state.trials)
+    const { run, found } = branch ? await this.#branched(branch) : await this.#prepared(made.stage, prefix)
     const { trials, prefix: trained } = this.state
     const pays = trials.every((other) => other.prefix.length === 0) ? trained.map((entry) => entry.run) : []
     this.tell({
@@ -276,10 +273,17 @@ export class SweepSession {
       run: run.id,
       reused: found === 'training',
       prefix: [...prefix].map(([stage, entry]) => ({ stage, run: entry.id, reused: !pays.includes(entry.id) })),
-      branchedFrom: null,
+      branchedFrom: branch?.from ?? null,
       attemptsBefore: newestAttempt(readState(run))?.number ?? 0,
     })
     return run
+  }
+
+  /** A run that goes on from a checkpoint of another trial's. */
+  async #branched({ from, stage }: Branch): Promise<Prepared> {
+    const parent = this.trial(from.trial)
+    const side = { label: stage.name, stage, origins: new Map(), findings: [] }
+    return branchRun(findRun(this.#world.runsFolder, parent.run ?? ''), from.step - stepsBefore(parent), side, this.#world)
   }
 
   #prepared(stage: Stage, earlier: ReadonlyMap<string, Run>): Promise<Prepared> {
@@ -328,14 +332,16 @@ export class SweepSession {
   }
 
   /** Takes in a loss; returns why the trial is given up, if it is. The first seed of a point decides for all of them. */
-  async #measured(number: number, { step, value, standardError }: Measured): Promise<string | undefined> {
+  async #measured(number: number, { step: ownStep, value, standardError }: Measured): Promise<string | undefined> {
     const trial = this.trial(number)
+    const step = ownStep + stepsBefore(trial)
     const known = trial.reports.find((report) => report.step === step)
     if (known) return known.prune ? (known.reason ?? '') : undefined
     const point = this.state.points[trial.point]
     const { pruner, deterministic } = this.sweep.identity.sweep
     const isScout = number === trial.point * Math.max(1, this.sweep.identity.sweep.seeds.length)
-    const last = objectiveStep(this.base, this.sweep.identity.sweep)
+    const run = findRun(this.#world.runsFolder, trial.run ?? '')
+    const last = objectiveStep(run.stage, this.sweep.identity.sweep) + stepsBefore(trial)
     const decide = pruner.name !== 'none' && step >= pruner.warmupSteps && step < last
     const decision =
       isScout && point
@@ -365,7 +371,7 @@ export class SweepSession {
       state: outcome.state === 'left' ? 'cancelled' : outcome.state,
       class: outcome.state === 'failed' ? outcome.class : null,
       message: outcome.message,
-      step: done?.step ?? trial.reports.at(-1)?.step ?? null,
+      step: done ? done.step + stepsBefore(trial) : (trial.reports.at(-1)?.step ?? null),
       value: done?.value ?? null,
       standardError: done?.standardError ?? null,
       deviceSeconds: [own, ...prefix].reduce((sum, cost) => sum + cost.deviceSeconds, 0),
@@ -379,7 +385,11 @@ export class SweepSession {
 function inheritedPoints({ identity }: Sweep, { runsFolder }: RunsWorld): Values[] {
   if (identity.forkedFrom === null || identity.sweep.sampler.name === 'grid') return []
   const { points } = readSweepState(findSweep(runsFolder, identity.forkedFrom))
-  const finished = points.filter(({ told, values }) => told?.state === 'done' && outsideReason(identity.axes, values) === undefined)
+  const base = identity.stages.at(-1)
+  const isStage = (values: Values) => base !== undefined && 'stage' in trialStage(base, identity.sweep, values, null)
+  const finished = points.filter(
+    ({ told, values }) => told?.state === 'done' && outsideReason(identity.axes, values) === undefined && isStage(values),
+  )
   return finished.map(({ values }) => values)
 }
 

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { readConfigFile } from '../../../src/config/source.ts'
 import { loadSweep } from '../../../src/config/sweep-file.ts'
+import type { SweepInput } from '../../../src/domain/sweep/schema.ts'
 import { type SweepChoice, sweepFor } from '../../../src/runs/sweep/begin.ts'
 import type { RunsWorld } from '../../../src/runs/world.ts'
 import type { Sweep } from '../../../src/store/sweeps.ts'
@@ -21,13 +22,13 @@ stages:
     init: { weights: 'stage:first' }
 `
 
-/** A sweep over the learning rate of the second stage, with other keys on top. */
-export function writtenSweep(folder: string, keys: Record<string, unknown> = {}): string {
+/** A sweep over the learning rate of the second stage, with other keys on top; its recipe is written. */
+export function sweepInput(folder: string, keys: Record<string, unknown> = {}): SweepInput {
   writeFileSync(join(folder, 'two.yaml'), recipe)
-  const sweep = {
+  return {
     formatVersion: 1,
     name: 'rates',
-    recipe: 'two.yaml',
+    recipe: join(folder, 'two.yaml'),
     stage: 'second',
     space: { learningRate: { min: 1e-5, max: 1e-1, log: true } },
     budget: { trials: 4 },
@@ -35,8 +36,12 @@ export function writtenSweep(folder: string, keys: Record<string, unknown> = {})
     warmPool: false,
     ...keys,
   }
+}
+
+/** The same as a file. */
+export function writtenSweep(folder: string, keys: Record<string, unknown> = {}): string {
   const file = join(folder, 'rates.yaml')
-  writeFileSync(file, JSON.stringify(sweep))
+  writeFileSync(file, JSON.stringify(sweepInput(folder, keys)))
   return file
 }
 
