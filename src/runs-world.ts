@@ -59,7 +59,9 @@ export function runsWorldOf(place: {
 /** A cluster with much patience may be asked more often than each five seconds, a busy one less. */
 function slurmTiming(pollSeconds: string | undefined): Partial<SlurmTiming> {
   const seconds = Number(pollSeconds)
-  return pollSeconds && seconds > 0 ? { pollSeconds: seconds, graceSeconds: Math.min(15, 3 * seconds) } : {}
+  return pollSeconds && seconds > 0
+    ? { pollSeconds: seconds, graceSeconds: Math.min(15, 2 + 3 * seconds), returnSeconds: Math.min(10, Math.ceil(6 * seconds)) }
+    : {}
 }
 
 /** The session's own folder where there is one: another user's session, or none at all, leaves a path that cannot be written. */

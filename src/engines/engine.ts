@@ -13,6 +13,9 @@ export interface JobPlace {
   readonly exitFile: string
 }
 
+/** Enough of a place to find ranks by. */
+export type RankPlace = Pick<JobPlace, 'runFolder' | 'attempt' | 'engine'>
+
 /** One attempt to be started. */
 export interface Job extends JobPlace {
   /** What was chosen for its engine beside the stage. */
@@ -81,7 +84,7 @@ export interface Engine {
   /** Asks the job to end; `KILL` leaves it no choice. */
   signal(handle: JobHandle | undefined, place: JobPlace, signal: 'TERM' | 'KILL'): Promise<void>
   /** Ranks of an attempt that live here, also before they have said anything and after their launcher is gone. */
-  ranks(runFolder: string, attempt: number): ProcessIdentity[]
+  ranks(place: RankPlace): ProcessIdentity[]
   /** Ends what a job left behind. */
   reconcile(ranks: readonly ProcessIdentity[]): void
   /** The last lines of a job's log. */

@@ -1,6 +1,6 @@
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
-import type { Engine, Job, JobHandle, JobPlace, JobStatus } from './engine.ts'
+import type { Engine, Job, JobHandle, JobPlace, JobStatus, RankPlace } from './engine.ts'
 
 /** Every engine as one: a job goes to the one chosen for it, and stays with it. */
 export class Engines implements Engine {
@@ -34,8 +34,8 @@ export class Engines implements Engine {
     await this.#of(place).signal(handle, place, signal)
   }
 
-  ranks(runFolder: string, attempt: number): ProcessIdentity[] {
-    return this.#here.ranks(runFolder, attempt)
+  ranks(place: RankPlace): ProcessIdentity[] {
+    return this.#of(place).ranks(place)
   }
 
   reconcile(ranks: readonly ProcessIdentity[]): void {
@@ -46,7 +46,7 @@ export class Engines implements Engine {
     return this.#here.logs(log, lines)
   }
 
-  #of({ engine }: JobPlace): Engine {
+  #of({ engine }: Pick<JobPlace, 'engine'>): Engine {
     const found = this.#engines.get(engine)
     if (found) return found
     throw new UserError('ENGINE_UNKNOWN', `expected one of the engines ${[...this.#engines.keys()].join(', ')}, got ${engine}`, {

@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
-import type { Engine, Job, JobPlace, JobStatus, LocalHandle } from './engine.ts'
+import type { Engine, Job, JobPlace, JobStatus, LocalHandle, RankPlace } from './engine.ts'
 import { identityOf, isAlive, isElsewhere, leadsSession, processesWhere } from './process-identity.ts'
 import { exitStatus, lastLines } from './remains.ts'
 import { launchCommand, launcherModule, trainerEnvironment } from './trainer-command.ts'
@@ -99,7 +99,7 @@ export class LocalEngine implements Engine {
     if (handle && isAlive(handle.process)) kill(signal === 'KILL' ? -handle.process.pid : handle.process.pid, signal)
   }
 
-  ranks(runFolder: string, attempt: number): ProcessIdentity[] {
+  ranks({ runFolder, attempt }: RankPlace): ProcessIdentity[] {
     const isRank = (words: readonly string[]) => {
       const at = words.indexOf('osplan')
       return words[at + 1] === 'train' && words[at + 3] === `--attempt=${attempt}` && !words.includes(launcherModule)

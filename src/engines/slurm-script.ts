@@ -78,7 +78,7 @@ owner=$(cat "$claim")
 [ "$owner" = "$SLURM_JOB_ID" ] || { echo "job $owner has this attempt already"; exit 0; }
 rm -f "$run"/commands/slurm-*.json "$run"/logs/rank-*.failed.txt
 request="slurm-$SLURM_JOB_ID-\${SLURM_RESTART_COUNT:-0}"
-asked= interrupted=
+asked= ended= interrupted=
 # The trainer takes the request at a step boundary, on all ranks at the same one, and ends with a checkpoint.
 ask() {
   interrupted=1
@@ -90,7 +90,7 @@ ask() {
 }
 trap ask USR1
 # Slurm sends TERM to the launchers itself; this shell only must outlive them.
-trap 'interrupted=1' TERM`
+trap 'interrupted=1; ended=1' TERM`
 
 const meeting = `
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -120,11 +120,20 @@ case "$how" in
   *'"reason":"killed"'*) [ -n "$asked" ] && taken=1; scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]' && taken=1 ;;
 esac
 if [ -n "$taken" ] && scontrol requeue "$SLURM_JOB_ID"; then
-  trap 'exit 0' TERM
+  trap - TERM
   sleep 600 & wait $!
 fi`
 
+/**
+ * A job that Slurm puts back into the queue, for a lost machine or because somebody asked, has not ended. It must wait to be killed:
+ * Slurm takes a script that ends by itself then for cancelled. Where the controller does not answer, the launchers' end is one.
+ */
 const epilogue = `
+state=$(scontrol show job "$SLURM_JOB_ID" 2> /dev/null | sed -n 's/.*JobState=\\([A-Z_]*\\).*/\\1/p' | head -n 1)
+case "$state" in
+  PENDING | REQUEUE*) trap - TERM; sleep 600 & wait $! ;;
+  "") [ -z "$ended" ] || exit "$rc" ;;
+esac
 printf '{"formatVersion":1,"exitCode":%d}\\n' "$rc" > "$exit_file.tmp" && mv "$exit_file.tmp" "$exit_file"
 exit "$rc"`
 

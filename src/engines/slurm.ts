@@ -18,9 +18,11 @@ export interface SlurmTiming {
   readonly graceSeconds: number
   /** How long a controller that does not answer is tried again when a job is sent. */
   readonly patienceSeconds: number
+  /** How long after its end a job that comes back may start; more than clocks of controller and nodes differ. */
+  readonly returnSeconds: number
 }
 
-const usual: SlurmTiming = { pollSeconds: 5, graceSeconds: 15, patienceSeconds: 600 }
+const usual: SlurmTiming = { pollSeconds: 5, graceSeconds: 15, patienceSeconds: 600, returnSeconds: 10 }
 const retrySeconds = 2
 
 /**
@@ -50,18 +52,28 @@ export class SlurmEngine implements Engine {
   async observe(_: SlurmHandle | undefined, place: JobPlace): Promise<JobStatus> {
     if (existsSync(place.exitFile)) return exitStatus(place.exitFile)
     try {
-      const jobs = await this.#jobsOf(place)
+      const known = await this.#jobsOf(place)
+      // An answer from before the job was sent does not mean that it is gone.
+      const jobs = known.length > 0 ? known : await this.#jobsNow(place)
       const job = jobs.find(isLive) ?? jobs.at(-1)
-      if (job) return statusOf(job, Date.now() / 1000, this.#timing.graceSeconds)
-      return existsSync(place.exitFile) ? exitStatus(place.exitFile) : { state: 'ended', exitCode: null, signal: null }
+      const status: JobStatus = job
+        ? statusOf(job, Date.now() / 1000, this.#timing.graceSeconds)
+        : { state: 'ended', exitCode: null, signal: null }
+      // It may have ended while Slurm answered.
+      return status.state === 'ended' && existsSync(place.exitFile) ? exitStatus(place.exitFile) : status
     } catch (cause) {
       if (cause instanceof SlurmUnreachable) return { state: 'unseen', why: cause.message, untilSilent: false }
       throw cause
     }
   }
 
+  /**
+   * Not at once: a node takes a start within the second in which it ended the job, by its own clock, for one with a revoked credential,
+   * and Slurm then ends the job for good. Its usual wait of two minutes is there for that.
+   */
   async hasten(place: JobPlace): Promise<void> {
-    for (const { id } of await this.#live(place)) await this.#run('scontrol', ['update', `JobId=${id}`, 'StartTime=now'])
+    const start = `StartTime=now+${this.#timing.returnSeconds}`
+    for (const { id } of await this.#live(place)) await this.#run('scontrol', ['update', `JobId=${id}`, start])
   }
 
   /** Raises UserError SLURM_UNREACHABLE where the controller does not answer: the job is as it was. */
@@ -119,9 +131,8 @@ export class SlurmEngine implements Engine {
   async #arrived(place: JobPlace, until: number): Promise<SlurmJob | undefined> {
     for (;;) {
       await sleep(retrySeconds * 1000)
-      this.#answer = undefined
       try {
-        return (await this.#jobsOf(place)).at(-1)
+        return (await this.#jobsNow(place)).at(-1)
       } catch (cause) {
         if (!(cause instanceof SlurmUnreachable) || Date.now() >= until) return undefined
       }
@@ -129,8 +140,12 @@ export class SlurmEngine implements Engine {
   }
 
   async #live(place: JobPlace): Promise<SlurmJob[]> {
+    return (await this.#jobsNow(place)).filter(isLive)
+  }
+
+  async #jobsNow(place: JobPlace): Promise<SlurmJob[]> {
     this.#answer = undefined
-    return (await this.#jobsOf(place)).filter(isLive)
+    return this.#jobsOf(place)
   }
 
   async #jobsOf({ token }: JobPlace): Promise<SlurmJob[]> {

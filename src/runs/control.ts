@@ -8,7 +8,7 @@ import { type Attempt, newestAttempt } from '../domain/run/state.ts'
 import { fieldOf } from '../domain/stage/fields.ts'
 import { writeAtomically } from '../store/files.ts'
 import { type JournalReader, trainerJournal } from '../store/journal.ts'
-import { filesOf, type Run, requestKill } from '../store/runs.ts'
+import { filesOf, forgetKill, type Run, requestKill } from '../store/runs.ts'
 import { handleOf, isGone, jobPlace, settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
@@ -119,8 +119,8 @@ export async function stopRun(run: Run, options: { after?: number; kill?: boolea
   const attempt = newestAttempt(await settledState(run, world))
   if (!attempt || attempt.end) throw notActive(run, attempt)
   requestKill(run, attempt.number, { by: world.actor, inQueue: false })
-  world.engine.reconcile(world.engine.ranks(run.folder, attempt.number))
-  await world.engine.signal(handleOf(attempt), jobPlace(run, attempt), 'KILL')
+  world.engine.reconcile(world.engine.ranks(jobPlace(run, attempt)))
+  await signalled(run, attempt, 'KILL', world)
 }
 
 /** Takes a run out of its cluster's queue, where it stands there; false where it does not. */
@@ -130,6 +130,16 @@ async function leftQueue(run: Run, world: RunsWorld): Promise<boolean> {
   const place = jobPlace(run, attempt)
   if ((await world.engine.observe(handleOf(attempt), place)).state !== 'queued') return false
   requestKill(run, attempt.number, { by: world.actor, inQueue: true })
-  await world.engine.signal(handleOf(attempt), place, 'TERM')
+  await signalled(run, attempt, 'TERM', world)
   return true
+}
+
+/** Signals the job of an attempt whose end was asked for; where its engine cannot, that was never asked. */
+async function signalled(run: Run, attempt: Attempt, signal: 'TERM' | 'KILL', world: RunsWorld): Promise<void> {
+  try {
+    await world.engine.signal(handleOf(attempt), jobPlace(run, attempt), signal)
+  } catch (cause) {
+    forgetKill(run, attempt.number)
+    throw cause
+  }
 }

@@ -30,7 +30,7 @@ export class JobWatch {
     const { why, eligibleAt, restarts } = status
     if (keyOf(status) !== this.#last) this.#journal.append(this.#place.attempt, { event: 'waiting', why, eligibleAt, restarts })
     this.#last = keyOf(status)
-    // Slurm makes a job that comes back wait two minutes; it need not.
+    // A job that comes back waits longer than it must.
     if (eligibleAt === null || restarts <= this.#hastened) return
     this.#hastened = restarts
     await this.#engine.hasten(this.#place).catch(() => undefined)

@@ -145,7 +145,7 @@ async function ended(run: Run, job: StartedJob, world: SuperviseWorld, journal: 
   const log = filesOf(run.folder).log(number)
   const status = await settled(run, job, world, journal)
   const killed = killRequest(run, number)
-  engine.reconcile(await leftRanks(run, number, engine, killed ? 0 : rankPatienceMs))
+  engine.reconcile(await leftRanks(run, job, engine, killed ? 0 : rankPatienceMs))
   if (killed && !killed.inQueue) journal.append(number, { event: 'signalled', signal: 'SIGKILL', by: killed.by })
   const state = readState(run)
   const attempt = state.attempts.find((entry) => entry.number === number)
@@ -186,10 +186,10 @@ async function seen(run: Run, job: StartedJob, lastHeardAt: () => number | undef
 }
 
 /** Ranks that outlived their launcher by more than a moment. */
-async function leftRanks(run: Run, number: number, engine: Engine, patienceMs: number): Promise<ProcessIdentity[]> {
+async function leftRanks(run: Run, job: StartedJob, engine: Engine, patienceMs: number): Promise<ProcessIdentity[]> {
   const until = Date.now() + patienceMs
   for (;;) {
-    const ranks = engine.ranks(run.folder, number)
+    const ranks = engine.ranks(jobPlace(run, job))
     if (ranks.length === 0 || Date.now() >= until) return ranks
     await sleep(pollMs)
   }

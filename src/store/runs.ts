@@ -252,6 +252,11 @@ export function requestKill(run: Run, attempt: number, request: KillRequest): vo
   writeAtomically(filesOf(run.folder).kill(attempt), JSON.stringify(request))
 }
 
+/** Takes back what could not be done. */
+export function forgetKill(run: Run, attempt: number): void {
+  rmSync(filesOf(run.folder).kill(attempt), { force: true })
+}
+
 /** Who asked for an attempt to be killed; undefined where nobody did. */
 export function killRequest(run: Run, attempt: number): KillRequest | undefined {
   try {

@@ -115,7 +115,7 @@ describe('a job on this machine', () => {
     const job = jobOf('sleep 60')
     const handle = await engine.submit(job)
     await sleep(50)
-    const pids = (run: string) => engine.ranks(run, 3).map(({ pid }) => pid)
+    const pids = (run: string) => engine.ranks({ runFolder: run, attempt: 3, engine: 'local' }).map(({ pid }) => pid)
     expect(pids(folder)).toEqual([children[0]?.pid])
     expect(pids(linked)).toEqual(pids(folder))
     expect(pids(join(other, 'run'))).toEqual([children[2]?.pid])

@@ -20,6 +20,8 @@ const test = folderTest
 const endOf = async (run: Run, world: RunsWorld, fromAttempt = 1) => (await followed(run, world, fromAttempt)).at(-1)?.event
 const reasons = (run: Run) => readState(run).attempts.map(({ end }) => end?.reason)
 
+const ranksOf = (run: Run) => ({ runFolder: run.folder, attempt: 1, engine: 'local' })
+
 async function untilLeft(run: Run): Promise<void> {
   while (isSupervised(run)) await sleep(20)
 }
@@ -88,10 +90,10 @@ describe.concurrent('before the trainer has said a word', () => {
   test('a kill leaves nothing behind', async ({ folder }) => {
     const world = fakeWorld(folder, { startMs: 60_000 })
     const run = await launched(world, { parallel: { processes: 2 } })
-    while (world.engine.ranks(run.folder, 1).length < 2) await sleep(20)
+    while (world.engine.ranks(ranksOf(run)).length < 2) await sleep(20)
     await stopRun(run, { kill: true }, world)
     expect(await endOf(run, world)).toMatchObject({ reason: 'killed', message: expect.stringContaining('killed by ') })
-    expect(world.engine.ranks(run.folder, 1)).toEqual([])
+    expect(world.engine.ranks(ranksOf(run))).toEqual([])
   })
 })
 
@@ -113,7 +115,7 @@ describe.concurrent('an attempt ends', () => {
     const world = fakeWorld(folder, { dies: { step: 5, how: 'rank' } })
     const run = await launched(world, { steps: 5000, parallel: { processes: 2 } })
     expect(await endOf(run, world)).toMatchObject({ reason: 'out-of-memory', message: 'rank 1 asked for 3 GiB [OUT_OF_MEMORY]' })
-    expect(world.engine.ranks(run.folder, 1)).toEqual([])
+    expect(world.engine.ranks(ranksOf(run))).toEqual([])
   })
 
   test('by kill alone where it hangs', async ({ folder }) => {

@@ -124,7 +124,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,sched_min_interval=100000
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
-ReturnToService=2
+ReturnToService=0
 MpiDefault=none
 # The machine may have fewer CPUs and less memory than its nodes say.
 SlurmdParameters=config_overrides
