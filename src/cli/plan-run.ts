@@ -1,17 +1,23 @@
+import { UserError } from '../domain/errors.ts'
 import { rankCounts } from '../domain/ranks.ts'
+import type { Stage } from '../domain/stage/schema.ts'
 import { parseAddress } from '../runs/address.ts'
 import { resolveSides } from '../runs/addresses.ts'
 import { withData } from '../runs/chain.ts'
+import { exampleJob } from '../runs/job.ts'
 import { recipeParent } from '../runs/lint.ts'
 import { planStage, type StagePlan } from '../runs/plan.ts'
+import type { RunsWorld } from '../runs/world.ts'
 import { planLines } from '../weights/text.ts'
 import { hitRate } from './data-cache-run.ts'
+import { chosenEngine } from './engine-chosen.ts'
+import type { EngineOptions } from './engine-options.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { brief, sparkline } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 import { type Paint, paintFor, printable, type World, writeJson } from './terminal.ts'
 
-export interface PlanArguments extends RunOptions {
+export interface PlanArguments extends RunOptions, EngineOptions {
   recipe: string
   data: string | undefined
   set: string[]
@@ -22,18 +28,42 @@ const formatVersion = 1
 
 /** Plans every stage an address names. Exit code 1 where starting weights do not fit. */
 export async function runPlan(args: PlanArguments, world: TrainingWorld): Promise<void> {
-  const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
+  const runs = await world.runsWorld({
+    runsFolder: runsFolderOf(args.runs, world),
+    pythonEnv: args.pythonEnv,
+    chosenEngine: chosenEngine(args, world),
+  })
   parseAddress(args.recipe)
   const context = { cwd: world.cwd, runsFolder: runs.runsFolder, upstreamCheckout: upstreamCheckoutOf(undefined, world), set: args.set }
   const sides = (await resolveSides(args.recipe, context)).map((side) => withData(side, args.data))
-  const plans: StagePlan[] = []
+  const plans: (StagePlan & { start?: Start })[] = []
   for (const [place, side] of sides.entries()) {
-    const plan = await planStage(side, runs, recipeParent(sides, place))
+    const planned = await planStage(side, runs, recipeParent(sides, place))
+    const plan = { ...planned, ...(runs.chosenEngine ? { start: await startOf(side.stage, runs) } : {}) }
     plans.push(plan)
-    if (!args.json) printPlan(plan, world)
+    if (!args.json) {
+      printPlan(plan, world)
+      if (plan.start) world.stdout.write(`  starts        ${plan.start.text}\n`)
+    }
   }
   if (args.json) writeJson(world.stdout, { formatVersion, plans: plans.map(planJson) })
-  if (plans.some(({ load }) => load && load.refused.length > 0)) world.setExitCode(1)
+  if (plans.some(({ load, start }) => (load && load.refused.length > 0) || start?.isPossible === false)) world.setExitCode(1)
+}
+
+interface Start {
+  readonly isPossible: boolean
+  readonly text: string
+}
+
+/** When a stage would start where it shall train; a cluster that would not take it is an answer too. */
+async function startOf(stage: Stage, runs: RunsWorld): Promise<Start> {
+  try {
+    return { isPossible: true, text: await runs.engine.forecast(exampleJob(stage, runs)) }
+  } catch (cause) {
+    if (cause instanceof UserError && ['SLURM_REFUSED', 'ENGINE_NODES'].includes(cause.code))
+      return { isPossible: false, text: cause.message }
+    throw cause
+  }
 }
 
 function planJson({ answers, ...rest }: StagePlan) {

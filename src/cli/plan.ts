@@ -1,4 +1,5 @@
 import type { CommandModule } from 'yargs'
+import { engineOptions } from './engine-options.ts'
 import type { PlanArguments } from './plan-run.ts'
 import { runOptions, type TrainingWorld } from './run-world.ts'
 
@@ -13,7 +14,7 @@ export function planCommand(world: TrainingWorld): CommandModule<object, PlanArg
         .option('data', { type: 'string', describe: 'clips of stages that name none' })
         .option('set', { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'path=value on top' })
         .option('json', { type: 'boolean', default: false, describe: 'as JSON' })
-        .options(runOptions),
+        .options({ ...engineOptions, ...runOptions }),
     handler: async (args) => (await import('./plan-run.ts')).runPlan(args, world),
   }
 }

@@ -1,10 +1,12 @@
 import { resolve } from 'node:path'
 import { loadRecipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
+import type { Stage } from '../domain/stage/schema.ts'
 import { parseAddress } from '../runs/address.ts'
 import { resolveSide } from '../runs/addresses.ts'
 import { chainPlan, withData } from '../runs/chain.ts'
 import { chainOf } from '../runs/chain-driver.ts'
+import { exampleJob } from '../runs/job.ts'
 import { type Prepared, prepareRun, startRun } from '../runs/launch.ts'
 import { tinyStage } from '../runs/tiny.ts'
 import type { RunsWorld } from '../runs/world.ts'
@@ -23,6 +25,7 @@ export interface TrainArguments extends RunOptions, EngineOptions {
   detach: boolean
   tiny: boolean
   until: string | undefined
+  dryRun: boolean
 }
 
 /** Trains a stage or a chain. */
@@ -41,10 +44,16 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
   const context = { cwd: world.cwd, runsFolder: runs.runsFolder, upstreamCheckout: upstreamCheckoutOf(undefined, world), set: args.set }
   const side = withData(await resolveSide(args.recipe, context), args.data)
   const wanted = args.tiny ? tinyStage(side) : side
+  if (args.dryRun) return printStart([wanted.stage], world, runs)
   const recipe = parsed.kind === 'recipe' ? { file: parsed.file, stage: side.stage.name } : null
   const prepared = await prepareRun(wanted, { verb: 'train', recipe }, runs)
   printHandOff(prepared.handOff, world)
   await finish(prepared, args, world, runs)
+}
+
+/** What stages would be started with; a run's folder takes the place of the example's. */
+function printStart(stages: readonly Stage[], world: TrainingWorld, runs: RunsWorld): void {
+  world.stdout.write(stages.map((stage) => runs.engine.render(exampleJob(stage, runs))).join('\n'))
 }
 
 async function finish({ run }: Prepared, args: TrainArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
@@ -60,7 +69,9 @@ async function finish({ run }: Prepared, args: TrainArguments, world: TrainingWo
 /** The stages of a recipe, trained by a driver of their own; this process only watches. */
 async function trainRecipe(file: string, args: TrainArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
   const recipe = loadRecipe(file, { readFile: (path) => readConfigFile(resolve(world.cwd, path)), set: args.set })
-  const chain = chainOf(chainPlan(recipe, { data: args.data, until: args.until }), runs)
+  const plan = chainPlan(recipe, { data: args.data, until: args.until })
+  if (args.dryRun) return printStart(plan.stages, world, runs)
+  const chain = chainOf(plan, runs)
   world.stdout.write(`chain ${chain.id}\n`)
   await continueChain(chain, args.detach, world, runs)
 }

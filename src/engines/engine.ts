@@ -77,6 +77,10 @@ export interface Engine {
   submit(job: Job): Promise<JobHandle>
   /** The line that a job is started with. */
   command(job: Job): readonly string[]
+  /** The program a job would be started with: a script, or a line. */
+  render(job: Job): string
+  /** When and where it would start, in the engine's words, without starting it. Raises UserError where it never would. */
+  forecast(job: Job): Promise<string>
   /** How the job stands now; one whose handle was lost with who started it is looked for. */
   observe(handle: JobHandle | undefined, place: JobPlace): Promise<JobStatus>
   /** Asks for a queued job to start without waiting out its time; what comes of it shows in how the job stands. */

@@ -22,6 +22,14 @@ export class Engines implements Engine {
     return this.#of(job).command(job)
   }
 
+  render(job: Job): string {
+    return this.#of(job).render(job)
+  }
+
+  async forecast(job: Job): Promise<string> {
+    return this.#of(job).forecast(job)
+  }
+
   async observe(handle: JobHandle | undefined, place: JobPlace): Promise<JobStatus> {
     return this.#of(place).observe(handle, place)
   }

@@ -81,6 +81,15 @@ export class LocalEngine implements Engine {
     return process && { kind: 'local', process }
   }
 
+  render(job: Job): string {
+    return `${launchCommand(job).join(' ')}\n`
+  }
+
+  async forecast(job: Job): Promise<string> {
+    if (job.nodes > 1) throw oneNode(job)
+    return 'at once, on this machine'
+  }
+
   async observe(known: LocalHandle | undefined, { exitFile }: JobPlace): Promise<JobStatus> {
     const handle = known ?? this.find(exitFile)
     if (handle && isAlive(handle.process)) return { state: 'running' }

@@ -41,7 +41,7 @@ export class SlurmEngine implements Engine {
   }
 
   async submit(job: Job): Promise<SlurmHandle> {
-    writeFileSync(job.script, batchScript(job, settingsOf(job)), { mode: 0o700 })
+    writeFileSync(job.script, this.render(job), { mode: 0o700 })
     return { kind: 'slurm', jobId: await this.#sent(job) }
   }
 
@@ -100,10 +100,16 @@ export class SlurmEngine implements Engine {
     return lastLines(log, lines)
   }
 
-  /** What `sbatch --test-only` says: when and where the job would start. Raises UserError SLURM_REFUSED where it never would. */
+  render(job: Job): string {
+    return batchScript(job, settingsOf(job))
+  }
+
+  /** As `sbatch --test-only` says it. Raises UserErrors SLURM_REFUSED and SLURM_UNREACHABLE. */
   async forecast(job: Job): Promise<string> {
-    const { exitCode, stderr } = await this.#run('sbatch', ['--test-only'], batchScript(job, settingsOf(job)))
-    const said = stderr.replace(/^(sbatch: )?/, '').trim()
+    // The folder of a run that is not made yet would be refused.
+    const asked = this.render(job).replace(/^#SBATCH --chdir=.*\n/m, '')
+    const { exitCode, stderr } = await this.#run('sbatch', ['--test-only'], asked)
+    const said = spoken(stderr).replace(/^Job \d+ to start/, 'to start')
     if (exitCode === 0) return said
     throw isConnectionTrouble(stderr) ? unreachable(said) : refused(said)
   }
@@ -117,13 +123,13 @@ export class SlurmEngine implements Engine {
     for (;;) {
       const { exitCode, stdout, stderr } = await this.#run('sbatch', ['--parsable', job.script])
       if (exitCode === 0) return stdout.trim().split(';')[0] ?? ''
-      if (!isConnectionTrouble(stderr)) throw refused(stderr.trim())
+      if (!isConnectionTrouble(stderr)) throw refused(spoken(stderr))
       const arrived = await this.#arrived(job, until)
       if (arrived) return arrived.id
       if (Date.now() >= until) {
         // A job that arrives after all finds that its attempt has ended.
         writeFileSync(job.exitFile, '{"formatVersion":1,"exitCode":null}\n')
-        throw unreachable(stderr.trim())
+        throw unreachable(spoken(stderr))
       }
     }
   }
@@ -194,6 +200,14 @@ function slurmEnvironment(env: Environment): Record<string, string> {
 
 function isConnectionTrouble(stderr: string): boolean {
   return /unable to contact|timed out|connect failure|connection refused|communication|transport endpoint|zero bytes/i.test(stderr)
+}
+
+/** What sbatch says, in one line. */
+function spoken(stderr: string): string {
+  return stderr
+    .replaceAll(/sbatch: (error: )?/g, '')
+    .trim()
+    .replaceAll(/\s*\n/g, '; ')
 }
 
 function missing(program: string): UserError {

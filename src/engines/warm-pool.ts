@@ -118,6 +118,14 @@ export class PooledEngine implements Engine {
     return this.#engine.command(job)
   }
 
+  render(job: Job): string {
+    return this.#engine.render(job)
+  }
+
+  forecast(job: Job): Promise<string> {
+    return this.#engine.forecast(job)
+  }
+
   observe(handle: JobHandle | undefined, place: JobPlace): Promise<JobStatus> {
     return this.#engine.observe(handle, place)
   }

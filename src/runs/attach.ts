@@ -3,6 +3,7 @@ import { UserError } from '../domain/errors.ts'
 import { inOrder, type RunEvent } from '../domain/run/state.ts'
 import { supervisorJournal, trainerJournal } from '../store/journal.ts'
 import { filesOf, type Run } from '../store/runs.ts'
+import type { StartedJob } from './job.ts'
 import { isGone, type SuperviseWorld, supervise } from './supervise.ts'
 import { isSupervised } from './supervisor-lock.ts'
 
@@ -42,7 +43,7 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
     if (newest.hasEnded && newest.number >= (options.fromAttempt ?? 1)) return
     if (performance.now() > lookAt) {
       lookAt = performance.now() + lookAfterMs
-      if (newest.number > 0 && !newest.hasEnded && (await isGone(run, newest, heardAt, world.engine))) adoption.begin()
+      if (newest.number > 0 && !newest.hasEnded) adoption.look(newest, heardAt)
       if (newest.number < (options.fromAttempt ?? 1) && !isSupervised(run)) throw notStarted(run)
     }
     adoption.check()
@@ -54,6 +55,7 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
 class Adoption {
   readonly #run: Run
   readonly #world: SuperviseWorld
+  #isLooking = false
   #isGoingOn = false
   #failure: unknown
 
@@ -62,7 +64,23 @@ class Adoption {
     this.#world = world
   }
 
-  begin(): void {
+  /** Begins where the attempt is gone. A cluster may take its time to say so, while events go on. */
+  look(attempt: StartedJob, heardAt: number): void {
+    if (this.#isLooking || this.#isGoingOn) return
+    this.#isLooking = true
+    isGone(this.#run, attempt, heardAt, this.#world.engine)
+      .then((gone) => {
+        if (gone) this.#begin()
+      })
+      .catch((cause: unknown) => {
+        this.#failure = cause
+      })
+      .finally(() => {
+        this.#isLooking = false
+      })
+  }
+
+  #begin(): void {
     if (this.#isGoingOn) return
     this.#isGoingOn = true
     supervise(this.#run.folder, this.#world, { attempt: undefined })

@@ -9,7 +9,8 @@ import { fieldOf } from '../domain/stage/fields.ts'
 import { writeAtomically } from '../store/files.ts'
 import { type JournalReader, trainerJournal } from '../store/journal.ts'
 import { filesOf, forgetKill, type Run, requestKill } from '../store/runs.ts'
-import { handleOf, isGone, jobPlace, settledState } from './supervise.ts'
+import { handleOf, jobPlace } from './job.ts'
+import { isGone, settledState } from './supervise.ts'
 import type { RunsWorld } from './world.ts'
 
 const pollMs = 100

@@ -1,15 +1,14 @@
-import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { PythonEnvironment } from '../bridge/environment.ts'
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
-import { type Attempt, newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
-import type { EndedJob, Engine, Job, JobHandle, JobPlace } from '../engines/engine.ts'
+import { newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
+import type { EndedJob, Engine, JobHandle } from '../engines/engine.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
 import { SupervisorJournal } from '../store/journal.ts'
-import { ranksOf } from '../store/ranks.ts'
 import { engineOf, filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
 import { endReason } from './end-reason.ts'
+import { handleOf, jobOf, jobPlace, type StartedJob } from './job.ts'
 import { JobWatch } from './job-watch.ts'
 import { isSilent, isSupervised, lockOf, ownIdentity } from './supervisor-lock.ts'
 
@@ -18,9 +17,6 @@ const pollMs = 250
 const lockPatienceMs = 5000
 /** Ranks without a launcher end by themselves with a checkpoint; longer ones are swept up. */
 const rankPatienceMs = 30_000
-
-/** An attempt as far as its job goes. */
-type StartedJob = Pick<Attempt, 'number' | 'engine' | 'handle'>
 
 export interface SuperviseWorld {
   readonly engine: Engine
@@ -70,23 +66,6 @@ async function superviseLocked(
   return wanted === (newest?.number ?? 0) + 1 ? startAndWait(run, wanted, world, journal) : undefined
 }
 
-/** The handle in the journal; undefined where the supervisor was killed between starting the job and writing that down. */
-export function handleOf({ handle }: Pick<Attempt, 'handle'>): JobHandle | undefined {
-  return (handle as JobHandle | null | undefined) ?? undefined
-}
-
-/** What the job of an attempt is known by. */
-export function jobPlace(run: Run, { number, engine }: Pick<Attempt, 'number' | 'engine'>): JobPlace {
-  const words = basename(run.identity.socket, '.sock')
-  return {
-    runFolder: run.folder,
-    attempt: number,
-    engine,
-    token: `${run.id}:${number}:${words}`,
-    exitFile: filesOf(run.folder).exit(number),
-  }
-}
-
 async function startAndWait(run: Run, number: number, world: SuperviseWorld, journal: SupervisorJournal): Promise<RunEnd> {
   const { engine, python } = world
   forgetCommands(run)
@@ -108,24 +87,6 @@ async function startAndWait(run: Run, number: number, world: SuperviseWorld, jou
     return notStarted(number, cause, journal)
   }
   return ended(run, { number, engine: engineOf(run).kind, handle }, world, journal)
-}
-
-function jobOf(run: Run, attempt: number, environment: PythonEnvironment): Job {
-  const files = filesOf(run.folder)
-  const { memory } = run.stage
-  const choice = engineOf(run)
-  const { nodes, processes } = ranksOf(run)
-  return {
-    ...jobPlace(run, { number: attempt, engine: choice.kind }),
-    choice,
-    processes,
-    nodes,
-    wantsGpus: memory.device !== 'cpu',
-    threads: memory.threads,
-    ...environment,
-    log: files.log(attempt),
-    script: files.script(attempt),
-  }
 }
 
 function notStarted(number: number, cause: unknown, journal: SupervisorJournal): RunEnd {

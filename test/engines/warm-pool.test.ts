@@ -80,7 +80,7 @@ describe('a job forked from the warm pool', { timeout: 120_000 }, () => {
     const run = await started(warmWorld, 100)
     await untilStep(run, 2)
     const here = new LocalEngine(process.env)
-    const [rank] = here.ranks(run.folder, 1)
+    const [rank] = here.ranks({ runFolder: run.folder, attempt: 1, engine: 'local' })
     expect(readState(run).attempts[0]?.pids).toEqual([rank?.pid])
     expect(here.find(filesOf(run.folder).exit(1))).toEqual(readState(run).attempts[0]?.handle)
 

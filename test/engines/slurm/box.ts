@@ -1,6 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -58,8 +58,10 @@ export class SlurmBox {
     await this.until(() => spawnSync('scontrol', ['ping'], { env: this.env, encoding: 'utf8' }).stdout.includes('UP'), 'the controller')
   }
 
-  /** The controller as a power cut leaves it: its state is what it had written. */
-  killController(): void {
+  /** The controller as a power cut leaves it. It writes its state each few seconds, and forgets what came after: that is waited for. */
+  async killController(): Promise<void> {
+    const since = Date.now()
+    await this.until(() => savedAt(this.folder) > since, 'its state')
     const pid = Number(readFileSync(join(this.folder, 'slurmctld.pid'), 'utf8'))
     process.kill(pid, 'SIGKILL')
   }
@@ -92,6 +94,8 @@ export class SlurmBox {
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
   }
 }
+
+const savedAt = (folder: string) => statSync(join(folder, 'state', 'job_state'), { throwIfNoEntry: false })?.mtimeMs ?? 0
 
 const mungeFiles: Readonly<Record<string, string>> = {
   'key-file': 'munge.key',
@@ -129,7 +133,7 @@ MpiDefault=none
 # The machine may have fewer CPUs and less memory than its nodes say.
 SlurmdParameters=config_overrides
 KillWait=3
-MessageTimeout=5
+MessageTimeout=2
 MinJobAge=600
 JobRequeue=1
 PreemptType=preempt/partition_prio

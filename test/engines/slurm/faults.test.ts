@@ -3,11 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import { endOf, newestAttempt, waitingFor } from '../../../src/domain/run/state.ts'
 import { stopRun } from '../../../src/runs/control.ts'
+import { exampleJob, handleOf, jobPlace } from '../../../src/runs/job.ts'
 import { continueRun } from '../../../src/runs/launch.ts'
-import { handleOf, isGone, jobPlace } from '../../../src/runs/supervise.ts'
+import { isGone } from '../../../src/runs/supervise.ts'
 import type { RunsWorld } from '../../../src/runs/world.ts'
 import { filesOf, type Run, readState } from '../../../src/store/runs.ts'
-import { folderTest, followed, launched, until } from '../../runs/fake-world.ts'
+import { folderTest, followed, launched, sideOf, until } from '../../runs/fake-world.ts'
 import { Cluster } from '../conformance/place.ts'
 
 /*
@@ -101,7 +102,7 @@ describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
     const world = site.world(folder)
     const run = await launched(world, lasting)
     await until(run, world, 'step', 3)
-    site.box.killController()
+    await site.box.killController()
     const attempt = newestAttempt(readState(run))
     if (!attempt) throw new Error('no attempt')
     const seen = () => world.engine.observe(handleOf(attempt), jobPlace(run, attempt))
@@ -116,9 +117,9 @@ describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
 
   test('whose trainer finishes while the controller is dead ends once it is back', async ({ folder }) => {
     const world = site.world(folder, { stepMs: 2 })
-    const run = await launched(world, { ...cpu, steps: 500 })
+    const run = await launched(world, { ...cpu, steps: 6000 })
     await until(run, world, 'step', 3)
-    site.box.killController()
+    await site.box.killController()
     await until(run, world, 'finished')
     expect(endOf(readState(run))).toBeUndefined()
     await site.box.startController()
@@ -127,7 +128,7 @@ describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
 
   test('sent to a dead controller starts once, when it is back', async ({ folder }) => {
     const world = site.world(folder, { stepMs: 1 })
-    site.box.killController()
+    site.box.run('scontrol', 'shutdown', 'controller')
     const launching = launched(world, cpu)
     await sleep(500)
     await site.box.startController()
@@ -199,5 +200,15 @@ describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
     expect(await ended(run, here, 2)).toMatchObject({ reason: 'completed' })
     expect(endOf(readState(run))?.reason).toBe('completed')
     expect(readState(run).attempts.map(({ engine }) => engine)).toEqual(['slurm', 'local'])
+  })
+
+  test('is forecast as the cluster would start it, before anything is made', async ({ folder }) => {
+    const world = site.world(folder)
+    const { stage } = sideOf({ ...cpu, parallel: { nodes: 2 } })
+    expect(await world.engine.forecast(exampleJob(stage, world))).toMatch(/^to start at .* on nodes n\[1-2\]/)
+    const { stage: tooLarge } = sideOf({ ...cpu, parallel: { nodes: 3 } })
+    await expect(world.engine.forecast(exampleJob(tooLarge, world))).rejects.toMatchObject({ code: 'SLURM_REFUSED' })
+    expect(world.engine.render(exampleJob(stage, world))).toContain('#SBATCH --nodes=2')
+    expect(site.box.jobs()).toEqual([])
   })
 })
