@@ -27,6 +27,7 @@ const world: TrainingWorld = {
       upstreamCheckout: process.env.STAGEWRIGHT_UPSTREAM,
     })
   },
+  reportOf: async (run, runs) => (await import('./web-world.ts')).reportRun(run, runs),
   serveWeb: async (runs, options) => (await import('./web-world.ts')).serveRuns(runs, options),
   onInterrupt: (handler) => {
     let times = 0

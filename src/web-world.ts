@@ -4,6 +4,7 @@ import type { RunsWorld } from './runs/world.ts'
 import { packageRoot } from './runs-world.ts'
 import { webTokens } from './store/web-tokens.ts'
 import { pageFiles } from './web/page-files.ts'
+import { reportOf } from './web/report.ts'
 import { type Served, serveWeb } from './web/server.ts'
 
 /** Serves the page over a folder of runs: built files from a release, sources from a checkout. */
@@ -18,6 +19,11 @@ export function serveRuns(world: RunsWorld, { port, newTokens }: { port: number;
       return stdout
     },
   })
+}
+
+/** A run as one HTML file. */
+export function reportRun(run: string, world: RunsWorld): Promise<string> {
+  return reportOf(run, world, pageFiles(pagePlace()))
 }
 
 function pagePlace(): { built: string } | { sources: string } {

@@ -17,6 +17,7 @@ import { parityCommand } from './parity.ts'
 import { planCommand } from './plan.ts'
 import { quickstartCommand } from './quickstart.ts'
 import { replayCommand } from './replay.ts'
+import { reportCommand } from './report.ts'
 import { runCommands } from './run-commands.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { runsCommand } from './runs.ts'
@@ -47,6 +48,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     curvesCommand(world),
     alertsCommand(world),
     webCommand(world),
+    reportCommand(world),
     diffCommand(world),
     lintCommand(world),
     stagesCommand(world),

@@ -14,6 +14,8 @@ export interface TrainingWorld extends World {
   readonly onInterrupt: (handler: (times: number) => void) => () => void
   /** The page over a folder of runs: its server. Ends when it is closed. */
   readonly serveWeb: (runs: RunsWorld, options: { port: number; newTokens: boolean }) => Promise<ServedPage>
+  /** A run as one HTML file that needs no network. */
+  readonly reportOf: (run: string, runs: RunsWorld) => Promise<string>
   /** Folder of the package, for the files it ships. */
   readonly packageRoot: string
 }

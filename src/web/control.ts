@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { sendCommand, stopRun } from '../runs/control.ts'
-import type { HandOff } from '../runs/hand-off.ts'
+import { describeHandOff, type HandOff } from '../runs/hand-off.ts'
 import { continueRun, goingOn } from '../runs/launch.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import type { Run } from '../store/runs.ts'
@@ -41,7 +41,8 @@ export async function act(run: Run, action: Action, world: RunsWorld): Promise<D
   return { step, effective, handOff: null }
 }
 
-/** What an action would hand on, to be read before it is confirmed; null where nothing is handed on. */
+/** What an action hands on, to be read before it is confirmed; null where nothing is handed on. */
 export function handOffFor(run: Run, name: string): HandOff | null {
-  return ['continue', 'pause', 'stop'].includes(name) ? goingOn(run) : null
+  if (name === 'continue') return goingOn(run)
+  return name === 'pause' || name === 'stop' ? describeHandOff('continue', 'the checkpoint written then', run.stage) : null
 }

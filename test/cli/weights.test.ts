@@ -26,6 +26,7 @@ async function ran(...words: string[]): Promise<{ text: string; code: number }> 
     runsWorld: () => Promise.reject(new Error('no run is named')),
 
     serveWeb: () => Promise.reject(new Error('no page here')),
+    reportOf: () => Promise.reject(new Error('no page here')),
     onInterrupt: () => () => undefined,
     packageRoot: folder,
   }

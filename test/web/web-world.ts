@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
+import { appendFileSync, cpSync, mkdirSync, writeFileSync } from 'node:fs'
 import { type IncomingHttpHeaders, request } from 'node:http'
 import { join } from 'node:path'
 import type { RunIdentity } from '../../src/domain/protocol.ts'
@@ -22,7 +22,14 @@ export function served(world: RunsWorld, page = blankPage, port = 0): Promise<Se
 /** A run with a journal that no trainer wrote; ended where `reason` is given. */
 export function madeRun(
   world: RunsWorld,
-  made: Made & { name?: string; reason?: string; stage?: Partial<Stage>; parent?: RunIdentity['parent']; day?: number },
+  made: Made & {
+    name?: string
+    reason?: string
+    stage?: Partial<Stage>
+    parent?: RunIdentity['parent']
+    day?: number
+    more?: (run: Run) => string
+  },
 ): Run {
   const { runsFolder, random, socketFolder } = world
   const now = new Date(Date.UTC(2026, 0, made.day ?? 1))
@@ -31,7 +38,8 @@ export function madeRun(
   const identity = { recipe: null, verb: 'train', parent: made.parent ?? null, inputs, contentHash: 'none' } as const
   const run = createRun({ runsFolder, now, random, socketFolder }, stage, identity)
   const files = filesOf(run.folder)
-  writeFileSync(files.trainer, journalLines(made).join(''))
+  writeJournal(files.trainer, made)
+  appendFileSync(files.trainer, made.more?.(run) ?? '')
   const handle = { kind: 'local', process: { pid: 4_000_000, startTime: '1', host: 'nowhere' } }
   const lines: object[] = [
     { seq: 0, ts: 999, attempt: 0, event: 'opened', formatVersion: 1 },
@@ -43,6 +51,12 @@ export function madeRun(
   }
   writeFileSync(files.supervisor, lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
   return run
+}
+
+/** In parts, since a string of a million lines is too long for one. */
+function writeJournal(path: string, made: Made): void {
+  const lines = journalLines(made)
+  for (let line = 0; line < lines.length; line += 50_000) appendFileSync(path, lines.slice(line, line + 50_000).join(''))
 }
 
 /** Gives a run samples: the same small video under each prompt at each of some steps, as lines of its journal and files. */

@@ -57,7 +57,12 @@ async function sideFor(address: string, runs: WatchedRuns, world: RunsWorld): Pr
   const parsed = parseAddress(address)
   if (parsed.kind === 'run') {
     const watch = await runs.watch(parsed.run)
-    return sideOfRun(watch.run, watch.state().changes, parsed.checkpoint)
+    const { changes } = watch.state()
+    const { checkpoint: step } = parsed
+    if (typeof step !== 'number') return sideOfRun(watch.run, changes, step)
+    // What was set at a step is known whether or not its checkpoint is still there.
+    const before = changes.filter((change) => change.step <= step)
+    return { ...sideOfRun(watch.run, before, undefined), label: `${watch.run.id}@${step}` }
   }
   if (parsed.kind === 'catalogue' || parsed.kind === 'defaults') return resolveSide(address, world)
   throw new UserError('ADDRESS_INVALID', `${address}: expected a run, RUN@STEP, v1.3/STAGE or defaults, got a file`, {

@@ -114,7 +114,7 @@ export function CurvesView({ id, details: atSteps, version }: { id: string; deta
 /** A stretch a hundredth as long as the run, with a mark in its middle. */
 function around(at: number, { bounds }: SeriesAnswer): [number, number] {
   const [low, high] = bounds ?? [0, 1]
-  const half = Math.max(5, (high - low) / 200)
+  const half = Math.max(5, Math.ceil((high - low) / 200))
   return [Math.max(low, at - half), Math.min(high, at + half)]
 }
 

@@ -30,8 +30,8 @@ function Page() {
         <a class="home" href={isReport ? `#/run/${session.run}` : '#/'}>
           Stagewright
         </a>{' '}
-        <span class="note">
-          {isReport ? 'report' : session.runsFolder}
+        <span class="note" title={session.runsFolder}>
+          {isReport ? 'report' : session.runsFolder.split('/').at(-1)}
           {session.role === 'read' && !isReport ? ' · read only' : ''}
         </span>
       </header>

@@ -28,11 +28,7 @@ export function RunView({ id, tab, mayControl }: { id: string; tab: string | und
         {summary.stage} <Standing run={summary} />
         {!isReport && !isConnected ? <span class="note"> not connected, trying again…</span> : null}
       </h1>
-      <p class="note">
-        {id} · {details.device ?? 'no device yet'} ·{' '}
-        {details.model ? `${brief(details.model.trainable)} of ${brief(details.model.parameters)} parameters` : ''}{' '}
-        {details.data ? `· ${details.data.clips} clips, ${details.data.heldOut} held out · ends because ${details.data.endsBecause}` : ''}
-      </p>
+      <p class="note">{aboutOf(id, details).join(' · ')}</p>
       {(problem ?? error) ? <p role="alert">{problem ?? error}</p> : null}
       <Facts details={details} />
       <nav aria-label="Views of this run" class="tabs">
@@ -47,6 +43,15 @@ export function RunView({ id, tab, mayControl }: { id: string; tab: string | und
       <Shown tab={shown} id={id} details={details} version={version} />
     </main>
   )
+}
+
+function aboutOf(id: string, { device, model, data }: RunDetails): string[] {
+  return [
+    id,
+    ...(device ? [device] : []),
+    ...(model ? [`trains ${brief(model.trainable)} of ${brief(model.parameters)} parameters`] : []),
+    ...(data ? [`${data.clips} clips, ${data.heldOut} held out`, `ends because ${data.endsBecause}`] : []),
+  ]
 }
 
 function Shown({ tab, id, details, version }: { tab: Tab; id: string; details: RunDetails; version: number }) {

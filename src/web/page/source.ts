@@ -1,3 +1,5 @@
+import type { Curve } from '../../domain/metrics/m4.ts'
+import type { SeriesAnswer } from '../../runs/watch/series.ts'
 import type { LiveMessage } from '../live.ts'
 
 /*
@@ -85,8 +87,29 @@ function reported({ answers }: Report, path: string): unknown {
   const base = path.split('?')[0] ?? path
   const axis = new URLSearchParams(path.split('?')[1]).get('axis') ?? 'step'
   const found = answers[path] ?? answers[`${base}?axis=${axis}`] ?? answers[base]
-  if (found) return found
+  if (found) return base.endsWith('/series') ? inView(found as SeriesAnswer, new URLSearchParams(path.split('?')[1])) : found
   throw new AnswerError({ code: 'REPORT', message: 'this is not part of the report', hint: 'open the run with `stagewright web`' })
+}
+
+/** The asked columns of the curves a report has, cut to the part asked for. */
+function inView(answer: SeriesAnswer, query: URLSearchParams): SeriesAnswer {
+  const columns = query.get('columns')?.split(',') ?? []
+  const [from, to] = [Number(query.get('from') ?? answer.from), Number(query.get('to') ?? answer.to)]
+  const series = answer.series.filter(({ column }) => columns.includes(column))
+  const cut = (curve: Curve): Curve => {
+    const places = curve.x.flatMap((x, place) => (x >= from && x <= to ? [place] : []))
+    const [first = 0, last = -1] = [places[0], places.at(-1)]
+    const part = <T>(values: readonly T[]) => values.slice(Math.max(0, first - 1), last + 2)
+    const isWhole = from <= answer.from && to >= answer.to
+    return { ...curve, x: part(curve.x), y: part(curve.y), points: isWhole ? curve.points : places.length }
+  }
+  const cutSeries = series.map(({ column, curve, smooth, superseded }) => ({
+    column,
+    curve: cut(curve),
+    smooth: smooth && cut(smooth),
+    superseded: superseded && cut(superseded),
+  }))
+  return { ...answer, from, to, series: cutSeries }
 }
 
 const firstWaitMs = 500
