@@ -76,10 +76,10 @@ class Journal:
         return json.loads(lines[-1])["seq"] if lines else -1
 
     def _past(self) -> list[dict[str, Any]]:
-        events = (b'"event":"command"', b'"event":"checkpoint"', b'"event":"incident"')
+        events = (b'"event":"command"', b'"event":"incident"')
         with open(self.path, "rb") as lines:
             found = [json.loads(line) for line in lines if any(event in line for event in events)]
-        return [event for event in found if event["event"] in ("command", "checkpoint", "incident")]
+        return [event for event in found if event["event"] in ("command", "incident")]
 
     def append(self, event: str, ts: float, fields: dict[str, Any]) -> bytes:
         """Writes one event and returns its line."""
@@ -155,7 +155,7 @@ class Bridge:
         self._thread.start()
 
     past_events: list[dict[str, Any]]
-    """Checkpoints, commands and incidents of earlier attempts, as they stand in the journal."""
+    """Commands and incidents of earlier attempts, as they stand in the journal."""
 
     @property
     def listening(self) -> str | None:

@@ -1,6 +1,6 @@
 """What happened in a run after one of its checkpoints: a continued attempt must take it into account.
 
-Events come as they stand in the trainer's journal, in its order: `checkpoint`, `command` and `incident`.
+Events come as they stand in the trainer's journal, in its order: `command` and `incident`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,16 @@ class AfterCheckpoint:
 
 
 def after_checkpoint(events: Sequence[Mapping[str, Any]], step: int) -> AfterCheckpoint:
-    """Splits off what came before the newest checkpoint of a step, and what a roll-back to it undid."""
+    """Splits off what a roll-back to the checkpoint, or to one before it, has undone.
+
+    A checkpoint is written while the training goes on: its own line says nothing about which commands it knows, their steps do.
+    Roll-backs to before it are older than it, for they leave no newer checkpoint.
+    """
     start, rollback = 0, None
     for place, event in enumerate(events):
-        if event.get("event") == "checkpoint" and event.get("step") == step:
-            start, rollback = place + 1, None
-        elif event.get("event") == "incident" and event.get("rolledBackTo") == step:
-            start, rollback = place + 1, event
+        back_to = event.get("rolledBackTo") if event.get("event") == "incident" else None
+        if back_to is not None and back_to <= step:
+            start, rollback = place + 1, event if back_to == step else None
     commands = [event for event in events[start:] if _is_change(event) and event["step"] > step]
     return AfterCheckpoint(rollback, commands)
 

@@ -36,7 +36,7 @@ class Loop:
     def restore(self, saved: Restored, past: Sequence[Mapping[str, Any]], *, same_run: bool) -> None:
         """Takes over a checkpoint: all of it where the run goes on, the optimiser's state alone in a branch.
 
-        `past` is what the journal says of checkpoints, commands and incidents, in its order.
+        `past` is what the journal says of commands and incidents, in its order.
         """
         self.keeper.restore(saved, same_run=same_run)
         if not same_run:

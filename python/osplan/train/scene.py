@@ -23,7 +23,7 @@ class Scene:
     """What a step that was looked at more closely was made of."""
 
     clips: tuple[str, ...]
-    """Files of the global batch, in order of ranks and micro-batches."""
+    """Files of the global batch, each once, in order of ranks and micro-batches."""
     modules: dict[str, float]
     """Gradient norm before clipping by module, those of one block together."""
     overflows: dict[str, int]
@@ -52,9 +52,8 @@ def scene_of(model: nn.Module, batches: Sequence[Batch], world: World) -> Scene:
         if not bool(square.isfinite()):
             bad[module] += int((~_whole(parameter.grad).isfinite()).sum())
     modules = {name: float(square.sqrt()) for name, square in list(squares.items())[:MOST_MODULES]}
-    return Scene(
-        tuple(path for rank in paths for path in rank)[:MOST_CLIPS], modules, {name: count for name, count in bad.items() if count}
-    )
+    clips = tuple(dict.fromkeys(path for rank in paths for path in rank))[:MOST_CLIPS]
+    return Scene(clips, modules, {name: count for name, count in bad.items() if count})
 
 
 def module_of(parameter: str) -> str:

@@ -26,7 +26,7 @@ class JournalWatch:
         self.thresholds = thresholds
         self.watch = Watch()
         self.known: dict[int, str] = {}
-        """The watch's state at checkpoints, by step, as JSON text."""
+        """The watch's state when checkpoints were written, by step, as JSON text; some steps after them where that took long."""
         self.hushed: set[int] = set()
         """Steps before which something was changed that moves losses by itself."""
         self.heard_at: float | None = None
