@@ -82,6 +82,8 @@ async function follow(sweep: Sweep, drive: number, { json }: SweepArguments, wor
 }
 
 export async function showSweep(args: SweepShowArguments, world: TrainingWorld): Promise<void> {
+  if ([args.json, args.markdown, args.csv].filter(Boolean).length > 1)
+    throw new UserError('SWEEP_FORM', 'sweep show: expected one of --json, --markdown and --csv, got several', { hint: 'choose one' })
   const runs = await runsOf(args, world)
   if (args.sweep === undefined) {
     const reports = await Promise.all(listSweeps(runs.runsFolder).map((sweep) => reportSweep(sweep, { importance: false }, runs)))

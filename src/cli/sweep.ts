@@ -52,7 +52,6 @@ function showCommand(world: TrainingWorld): CommandModule<object, SweepShowArgum
         .option('json', { type: 'boolean', default: false, describe: 'as JSON' })
         .option('markdown', { type: 'boolean', default: false, describe: 'as Markdown' })
         .option('csv', { type: 'boolean', default: false, describe: 'a row a trial' })
-        .conflicts({ json: ['markdown', 'csv'], markdown: 'csv' })
         .options(runOptions),
     handler: async (args) => (await import('./sweep-run.ts')).showSweep(args, world),
   }

@@ -394,11 +394,11 @@ function inheritedPoints({ identity }: Sweep, { runsFolder }: RunsWorld): Values
 }
 
 /** A stage that every trial needs came to a bad end. */
-export class PrefixFailed extends Error {
+export class PrefixFailed extends UserError {
   readonly isStopped: boolean
 
   constructor(message: string, isStopped: boolean) {
-    super(message)
+    super('SWEEP_PREFIX', message, { hint: 'every trial starts from it: mend the cause, then the same command goes on', exitCode: 1 })
     this.isStopped = isStopped
   }
 }
