@@ -2,7 +2,8 @@ import type { CommandModule } from 'yargs'
 import { runOptions, type TrainingWorld } from './run-world.ts'
 import type { World } from './terminal.ts'
 import type { ConvertArguments, MergeArguments, WeightCheckArguments } from './weights-check-run.ts'
-import type { ListArguments, VerifyArguments, WeightDiffArguments } from './weights-run.ts'
+import type { WeightDiffArguments } from './weights-diff-run.ts'
+import type { ListArguments, VerifyArguments } from './weights-run.ts'
 
 const json = { type: 'boolean', default: false, describe: 'as JSON' } as const
 const full = { type: 'boolean', default: false, describe: 'every line' } as const
@@ -77,7 +78,7 @@ function diffCommand(world: TrainingWorld): CommandModule<object, WeightDiffArgu
         .option('json', json)
         .options(runOptions)
         .epilogue('Where B is a run, what its stage says of trainable and frozen parameters is held against what changed.'),
-    handler: async (args) => (await import('./weights-run.ts')).diff(args, world),
+    handler: async (args) => (await import('./weights-diff-run.ts')).diff(args, world),
   }
 }
 

@@ -35,11 +35,14 @@ export function quickScan(json: Uint8Array, dataStart: number, fileBytes: number
   return isContiguous(tensors, fileBytes - dataStart) ? { text: withoutMetadata(text, entries), tensors, metadata } : undefined
 }
 
-/** Takes the metadata out of the entries, which nothing else holds. */
+/** The text less its metadata. It is its own re-serialisation, so the member stands there as it would be written, first at the top. */
 function withoutMetadata(text: string, entries: Record<string, unknown>): string {
   if (!('__metadata__' in entries)) return text
-  delete entries.__metadata__
-  return JSON.stringify(entries)
+  const member = `"__metadata__":${JSON.stringify(entries.__metadata__)}`
+  const start = text.indexOf(member)
+  const end = start + member.length
+  if (text[end] === ',') return text.slice(0, start) + text.slice(end + 1)
+  return text.slice(0, text[start - 1] === ',' ? start - 1 : start) + text.slice(end)
 }
 
 /** The parsed text if it is ASCII and its own re-serialisation. Escaped surrogates could be lone ones. */
