@@ -12,6 +12,8 @@ from osplan.domain.watch.reading import Alert, Evidence, Measurement, Reading, R
 
 SURE = 4.0
 """Standard errors between two levels that are not the same."""
+FAR = 3.0
+"""Times the limit, as logarithms, at which one block is enough."""
 SIMPLE = "all"
 """The one bin of a task without times."""
 
@@ -119,7 +121,7 @@ class Divergence(Rule):
     """The level of the loss has risen and stays there."""
 
     name, threshold = "divergence", "divergence"
-    watches = "a loss level that has risen well above its lowest, bin by bin, over two blocks"
+    watches = "a loss level that has risen well above its lowest, bin by bin, over two blocks, or very far above it in one"
     reason = "training is undoing what it had learnt; further steps cost time and the checkpoints get worse"
     source = "Wortsman et al. 2023 (arXiv:2309.14322): loss divergence of small proxies against the learning rate"
     STATE = ("high", "told")
@@ -141,7 +143,8 @@ class Divergence(Rule):
         self.high = self.high + 1 if is_high else 0
         if not is_high:
             self.told = False
-        if self.high < 2 or self.told:
+        is_far = is_high and value > FAR * math.log(thresholds.divergence) and value > 1.5 * SURE * error
+        if self.told or (self.high < 2 and not is_far):
             return None
         self.told = True
         rising = [one for one in levels.whole if one.last > levels.lowest.last][-self.high :]
