@@ -7,6 +7,7 @@ import { findPython } from './bridge/environment.ts'
 import type { EngineChoice } from './domain/engine-choice.ts'
 import { Engines } from './engines/engines.ts'
 import { LocalEngine } from './engines/local.ts'
+import { machineResources } from './engines/machine.ts'
 import { SlurmEngine, type SlurmTiming } from './engines/slurm.ts'
 import { PooledEngine, WarmPool } from './engines/warm-pool.ts'
 import type { RunsWorld, StartedProcess } from './runs/world.ts'
@@ -42,6 +43,7 @@ export function runsWorldOf(place: {
       return { engine: new PooledEngine(engine, pool, env), close: () => pool.close() }
     },
     chosenEngine: place.chosenEngine,
+    resources: () => machineResources(env),
     python: () => findPython(packageRoot, env),
     startSupervisor: (folder, attempt, log) => startDetached(['_supervise', folder, String(attempt)], log, env),
     startDriver: (command, folder, log) => startDetached([command, folder], log, env),

@@ -15,6 +15,7 @@ import { lintCommand } from './lint.ts'
 import { monitorCommand } from './monitor.ts'
 import { parityCommand } from './parity.ts'
 import { planCommand } from './plan.ts'
+import { driveQueueCommand, queueCommand } from './queue.ts'
 import { quickstartCommand } from './quickstart.ts'
 import { replayCommand } from './replay.ts'
 import { reportCommand } from './report.ts'
@@ -38,6 +39,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     planCommand(world),
     suggestCommand(world),
     trainCommand(world),
+    queueCommand(world),
     sweepCommand(world),
     ...runCommands(world),
     sampleCommand(world),
@@ -61,6 +63,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     doctorCommand(world),
     scriptCommand(world),
     superviseCommand(world),
+    driveQueueCommand(world),
     driveSweepCommand(world),
     driveChainCommand(world),
   ] as unknown as CommandModule[]

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { loadRecipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
+import { UserError } from '../domain/errors.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { parseAddress } from '../runs/address.ts'
 import { resolveSide } from '../runs/addresses.ts'
@@ -26,10 +27,12 @@ export interface TrainArguments extends RunOptions, EngineOptions {
   tiny: boolean
   until: string | undefined
   dryRun: boolean
+  queue: boolean
 }
 
 /** Trains a stage or a chain. */
 export async function runTrain(args: TrainArguments, world: TrainingWorld): Promise<void> {
+  if (args.queue) return trainInTurn(args, world)
   const runs = await world.runsWorld({
     runsFolder: runsFolderOf(args.runs, world),
     pythonEnv: args.pythonEnv,
@@ -49,6 +52,23 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
   const prepared = await prepareRun(wanted, { verb: 'train', recipe }, runs)
   printHandOff(prepared.handOff, world)
   await finish(prepared, args, world, runs)
+}
+
+/** `--queue`: what the queue's own command does. */
+async function trainInTurn(args: TrainArguments, world: TrainingWorld): Promise<void> {
+  const chosen = chosenEngine(args, world)
+  if (chosen && chosen.kind !== 'local') {
+    throw new UserError('QUEUE_ENGINE', `--queue: expected this machine, got --engine ${args.engine ?? chosen.kind}`, {
+      hint: 'a cluster has a queue of its own: leave --queue out',
+    })
+  }
+  if (args.until !== undefined) {
+    throw new UserError('QUEUE_UNTIL', '--queue: expected whole recipes or single stages, got --until', {
+      hint: 'add the stages you want one by one',
+    })
+  }
+  const { queueAdd } = await import('./queue-run.ts')
+  await queueAdd({ ...args, id: 0, after: [], share: false, kill: false, json: false, detect: false }, world)
 }
 
 /** What stages would be started with; a run's folder takes the place of the example's. */

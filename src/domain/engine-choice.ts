@@ -46,7 +46,12 @@ export type SlurmSettings = z.output<typeof slurmSettings>
 
 /** `engine.json` of a run. */
 export const engineChoice = z.discriminatedUnion('kind', [
-  z.strictObject({ formatVersion: z.literal(formatVersion), kind: z.literal('local') }),
+  z.strictObject({
+    formatVersion: z.literal(formatVersion),
+    kind: z.literal('local'),
+    /** GPUs of this machine to use, as CUDA_VISIBLE_DEVICES names them; all where it is not said. */
+    devices: z.array(z.string()).optional(),
+  }),
   z.strictObject({ formatVersion: z.literal(formatVersion), kind: z.literal('slurm'), slurm: slurmSettings }),
 ])
 export type EngineChoice = z.output<typeof engineChoice>

@@ -148,7 +148,9 @@ function launchEnvironment(job: Job, env: Readonly<Record<string, string | undef
   const kept = Object.fromEntries(
     Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[0] !== 'NODE_CHANNEL_FD'),
   )
-  return { ...kept, ...trainerEnvironment(job) }
+  const { choice } = job
+  const devices = choice.kind === 'local' && choice.devices ? { CUDA_VISIBLE_DEVICES: choice.devices.join(',') } : {}
+  return { ...kept, ...devices, ...trainerEnvironment(job) }
 }
 
 /** execa takes any open descriptor; its types know those of the standard streams only. */

@@ -1,5 +1,6 @@
 import type { PythonEnvironment } from '../bridge/environment.ts'
 import type { EngineChoice } from '../domain/engine-choice.ts'
+import type { Resources } from '../domain/queue/queue.ts'
 import type { Engine } from '../engines/engine.ts'
 
 /** What the use cases need from outside; `main` and `api` put it together. */
@@ -11,6 +12,8 @@ export interface RunsWorld {
   readonly warmEngine: (log: string) => { readonly engine: Engine; readonly close: () => void }
   /** Where runs that are started train; undefined leaves each where it was, new ones on this machine. */
   readonly chosenEngine?: EngineChoice | undefined
+  /** What this machine has for its queue to share out. */
+  readonly resources: () => Promise<Resources>
   /** Finds the Python that trains, when it is needed. */
   readonly python: () => PythonEnvironment
   /** Starts the detached supervisor of an attempt; what it prints goes to a file. */

@@ -11,6 +11,7 @@ import { type Stage, stageSchema } from '../../src/domain/stage/schema.ts'
 import { processesWhere } from '../../src/engines/process-identity.ts'
 import { attach } from '../../src/runs/attach.ts'
 import { prepareRun, startRun } from '../../src/runs/launch.ts'
+import { supervise } from '../../src/runs/supervise.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
 import { runsWorldOf } from '../../src/runs-world.ts'
 import { listRuns, type Run, readState } from '../../src/store/runs.ts'
@@ -94,4 +95,22 @@ export async function startedRun(stage: string, world: RunsWorld): Promise<Run> 
     await sleep(30)
   }
   throw new Error(`${stage} was not started`)
+}
+
+/** Supervisors in this process spare the start of a Node for each run. */
+export function supervised(world: RunsWorld, { detached = false }: { detached?: boolean } = {}): RunsWorld {
+  if (detached) return world
+  const inside: RunsWorld = {
+    ...world,
+    startSupervisor: async (folder, attempt) => {
+      let isOver = false
+      const over = () => {
+        isOver = true
+      }
+      // One that is not needed may outlive its test and its folder.
+      supervise(folder, inside, { attempt }).then(over, over)
+      return { hasEnded: () => isOver }
+    },
+  }
+  return inside
 }

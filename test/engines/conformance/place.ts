@@ -1,10 +1,9 @@
 import type { EngineChoice } from '../../../src/domain/engine-choice.ts'
 import { slurmSettings } from '../../../src/domain/engine-choice.ts'
 import { processesWhere } from '../../../src/engines/process-identity.ts'
-import { supervise } from '../../../src/runs/supervise.ts'
 import type { RunsWorld } from '../../../src/runs/world.ts'
 import type { Run } from '../../../src/store/runs.ts'
-import { type Behaviour, fakeWorld } from '../../runs/fake-world.ts'
+import { type Behaviour, fakeWorld, supervised } from '../../runs/fake-world.ts'
 import { SlurmBox, whyNoSlurm } from '../slurm/box.ts'
 
 /** Where the scenarios are played: this machine, or a cluster on it. */
@@ -61,22 +60,4 @@ export class Cluster implements Site {
     const jobs = this.box.run('squeue', '-h', '-o', '%i %j').split('\n')
     return [...processesOf(run), ...jobs.filter((line) => line.endsWith(run.id)).map((line) => `job ${line}`)]
   }
-}
-
-/** Supervisors in this process spare the start of a Node for each run. */
-function supervised(world: RunsWorld, { detached = false }: { detached?: boolean } = {}): RunsWorld {
-  if (detached) return world
-  const inside: RunsWorld = {
-    ...world,
-    startSupervisor: async (folder, attempt) => {
-      let isOver = false
-      const over = () => {
-        isOver = true
-      }
-      // One that is not needed may outlive its test and its folder.
-      supervise(folder, inside, { attempt }).then(over, over)
-      return { hasEnded: () => isOver }
-    },
-  }
-  return inside
 }
