@@ -7,12 +7,14 @@ import { followSweep, isSweepDriven, openedSweep, startSweep, sweepFor } from '.
 import { reportSweep, type SweepReport } from '../runs/sweep/report.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { findSweep, listSweeps, requestSweepStop, type Sweep } from '../store/sweeps.ts'
+import { chosenEngine } from './engine-chosen.ts'
+import type { EngineOptions } from './engine-options.ts'
 import { runsFolderOf } from './folders.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
 import { newsLine, reportCsv, reportJson, reportLines, reportMarkdown, sweepsTable } from './sweep-text.ts'
 import { paintFor, writeJson, writeLines } from './terminal.ts'
 
-export interface SweepArguments extends RunOptions {
+export interface SweepArguments extends RunOptions, EngineOptions {
   file: string
   data: string | undefined
   fork: boolean
@@ -47,7 +49,8 @@ async function runsOf(args: RunOptions, world: TrainingWorld): Promise<RunsWorld
 
 /** Begins a sweep or goes on with it, and reports. Exit code 1 where it came to no result. */
 export async function runSweep(args: SweepArguments, world: TrainingWorld): Promise<void> {
-  const runs = await runsOf(args, world)
+  const runsFolder = runsFolderOf(args.runs, world)
+  const runs = await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv, chosenEngine: chosenEngine(args, world) })
   const loaded = loadSweep(args.file, { readFile: (path) => readConfigFile(resolve(world.cwd, path)), data: args.data })
   const sweep = sweepFor(loaded, { fork: args.fork }, runs)
   if (!args.json) world.stdout.write(`sweep ${sweep.id}\n`)

@@ -1,4 +1,5 @@
 import type { Argv, CommandModule } from 'yargs'
+import { engineOptions } from './engine-options.ts'
 import { runOptions, type TrainingWorld } from './run-world.ts'
 import type { SweepArguments, SweepPlanArguments, SweepShowArguments, SweepStopArguments } from './sweep-run.ts'
 
@@ -28,7 +29,7 @@ function driveCommand(world: TrainingWorld): CommandModule<object, SweepArgument
         .option('fork', { type: 'boolean', default: false, describe: 'begin another of the same name, with its finished points' })
         .option('detach', { type: 'boolean', default: false, describe: 'return at once; the same command comes back' })
         .option('json', { type: 'boolean', default: false, describe: 'the report as JSON, at the end' })
-        .options(runOptions),
+        .options({ ...engineOptions, ...runOptions }),
     handler: async (args) => (await import('./sweep-run.ts')).runSweep(args, world),
   }
 }

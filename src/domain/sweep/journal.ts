@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { engineChoice } from '../engine-choice.ts'
 import { float, formatVersion, processIdentity } from '../protocol.ts'
 import { stageSchema } from '../stage/schema.ts'
 import { sweepSchema } from './schema.ts'
@@ -44,6 +45,8 @@ export const sweepIdentity = z.strictObject({
   stages: z.array(stageSchema).min(1),
   /** Hash over all that decides what a trial is; the budget is not part of it. */
   contentHash: z.string(),
+  /** The engine its runs are given to; null is this machine. */
+  engine: engineChoice.nullable().default(null),
   /** The sweep whose finished points this one begins with. */
   forkedFrom: z.string().nullable(),
 })

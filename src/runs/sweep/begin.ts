@@ -3,7 +3,6 @@ import { type LoadedSweep, sweepHash } from '../../config/sweep-file.ts'
 import { UserError } from '../../domain/errors.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import type { SweepFile } from '../../domain/sweep/schema.ts'
-import { isAlive, isElsewhere } from '../../engines/process-identity.ts'
 import { lockHolder } from '../../store/lock.ts'
 import {
   budgetOf,
@@ -17,6 +16,7 @@ import {
   writeBudget,
 } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
+import { drivesOn } from './session.ts'
 
 const pollMs = 100
 const startPollMs = 30
@@ -49,6 +49,7 @@ export function sweepFor(loaded: LoadedSweep, choice: SweepChoice, world: RunsWo
       axes: loaded.axes.map((axis) => structuredClone(axis)) as Sweep['identity']['axes'],
       stages,
       contentHash,
+      engine: world.chosenEngine ?? null,
       forkedFrom: newest?.id ?? null,
     },
   )
@@ -72,7 +73,7 @@ function changed({ id, identity }: Sweep, { sweep, axes, stages }: LoadedSweep, 
 /** Whether some process drives a sweep now. */
 export function isSweepDriven(sweep: Sweep): boolean {
   const holder = lockHolder(sweepFiles(sweep.folder).lock)
-  return holder !== undefined && (isElsewhere(holder) || isAlive(holder))
+  return holder !== undefined && drivesOn(sweep, holder)
 }
 
 /**

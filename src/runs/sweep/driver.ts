@@ -8,6 +8,7 @@ import { PrefixFailed, SweepSession } from './session.ts'
 import { optunaSuggester, type Suggester } from './suggester.ts'
 
 const stopPollMs = 200
+const looksPerFreshening = 150
 
 export type SweepEnd = Pick<Extract<SweepEvent, { event: 'ended' }>, 'reason' | 'message'>
 
@@ -148,7 +149,8 @@ export class Driver {
 
   async #watchStop(signal: AbortSignal): Promise<void> {
     let done = 'nothing'
-    while (!signal.aborted) {
+    for (let look = 1; !signal.aborted; look += 1) {
+      if (look % looksPerFreshening === 0) this.#session.freshen()
       const request = sweepStopRequest(this.#session.sweep)
       const wanted = request === undefined ? 'nothing' : request.kill ? 'kill' : 'stop'
       if (request && wanted !== done) {

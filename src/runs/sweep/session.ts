@@ -1,4 +1,6 @@
+import { statSync, utimesSync } from 'node:fs'
 import { UserError } from '../../domain/errors.ts'
+import type { ProcessIdentity } from '../../domain/protocol.ts'
 import { newestAttempt, type RunEnd, runEnd } from '../../domain/run/state.ts'
 import type { Stage } from '../../domain/stage/schema.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
@@ -15,7 +17,7 @@ import { startFound } from '../chain.ts'
 import { stopRun } from '../control.ts'
 import { branchRun, goodEnds, type Prepared, prepareRun } from '../launch.ts'
 import { supervise } from '../supervise.ts'
-import { ownIdentity } from '../supervisor-lock.ts'
+import { isSilent, ownIdentity } from '../supervisor-lock.ts'
 import type { RunsWorld } from '../world.ts'
 import { type Branch, branchFor, stepsBefore } from './branch.ts'
 import { costOf } from './cost.ts'
@@ -49,7 +51,7 @@ export class SweepSession {
     this.#suggester = suggester
     this.#journal = journal
     this.#release = release
-    this.#world = supervising({ ...world, cwd: sweep.identity.cwd })
+    this.#world = supervising({ ...world, cwd: sweep.identity.cwd, chosenEngine: sweep.identity.engine ?? undefined })
     for (const event of sweepJournal(sweep).next()) this.#fold.add(event)
     this.#inherited = inheritedPoints(sweep, world)
     this.#grid = sweep.identity.sweep.sampler.name === 'grid' ? gridPoints(sweep.identity.axes) : undefined
@@ -58,7 +60,7 @@ export class SweepSession {
   /** Takes a sweep up; undefined where another process has it. */
   static open(sweep: Sweep, suggester: Suggester, world: RunsWorld): SweepSession | undefined {
     const own = ownIdentity()
-    const lock = takeLock(sweepFiles(sweep.folder).lock, own, (holder) => isElsewhere(holder) || isAlive(holder))
+    const lock = takeLock(sweepFiles(sweep.folder).lock, own, (holder) => drivesOn(sweep, holder))
     if (!('release' in lock)) return undefined
     const journal = new JournalWriter(sweepFiles(sweep.folder).journal)
     const pool = usesPool(sweep) ? world.warmEngine(sweepFiles(sweep.folder).pool) : undefined
@@ -93,6 +95,12 @@ export class SweepSession {
     const event = { seq: 0, ts: 0, ...line } as SweepEvent
     this.#journal.append(line.event === 'report' ? reportLine(line) : line)
     this.#fold.add(event)
+  }
+
+  /** Says to other hosts that this process still drives the sweep. */
+  freshen(): void {
+    const now = new Date()
+    utimesSync(sweepFiles(this.sweep.folder).lock, now, now)
   }
 
   close(): void {
@@ -403,9 +411,20 @@ export class PrefixFailed extends UserError {
   }
 }
 
+/** Whether the holder of a sweep's lock still drives it. One of another host is known by its lock alone, which it keeps fresh. */
+export function drivesOn({ folder }: Sweep, holder: ProcessIdentity): boolean {
+  if (!isElsewhere(holder)) return isAlive(holder)
+  const touched = statSync(sweepFiles(folder).lock, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  return !isSilent(touched / 1000)
+}
+
 /** Whether any stage of a sweep is trained by one process and may be forked. */
 function usesPool({ identity }: Sweep): boolean {
-  return identity.sweep.warmPool && identity.stages.some(({ parallel }) => parallel.processes * parallel.nodes === 1)
+  return (
+    identity.sweep.warmPool &&
+    (identity.engine?.kind ?? 'local') === 'local' &&
+    identity.stages.some(({ parallel }) => parallel.processes * parallel.nodes === 1)
+  )
 }
 
 /** Losses that JSON cannot hold travel tagged. */
