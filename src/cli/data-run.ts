@@ -99,12 +99,13 @@ export function reportLines(report: DataReport, world: TrainingWorld): string[] 
     `    ${dim(examples.slice(0, shownExamples).map(printable).join(', '))}`,
     `    ${change ? `${change.setting}: ${String(change.from)} → ${String(change.to)} keeps ${change.keeps} of them` : remedy}`,
   ])
+  const images = report.jointImages > 0 ? ` with ${report.jointImages} images beside them` : ''
   const buckets = report.buckets.map(
     ({ frames, height, width, clips, batches }) =>
       `  ${`${frames}×${height}×${width}`.padEnd(14)} ${clips} clips, ${batches} batches an epoch`,
   )
   return [
-    `${bold(`${report.training} clips to train on`)}, ${report.heldOut} held out, of ${report.entries}`,
+    `${bold(`${report.training} clips to train on`)}${images}, ${report.heldOut} held out, of ${report.entries}`,
     ...dropped,
     ...buckets,
     `  ${report.globalBatch} clips a step, ${report.stepsPerEpoch} steps an epoch; ends at step ${report.endsAt}: ${report.endsBecause}`,

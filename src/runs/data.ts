@@ -18,6 +18,8 @@ export interface DataReport {
   readonly kept: number
   readonly heldOut: number
   readonly training: number
+  /** Pictures that go along with the clips (data.imagesPerClip). */
+  readonly jointImages: number
   readonly empty: boolean
   readonly dropped: readonly {
     readonly rule: string

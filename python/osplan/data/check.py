@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from osplan.data.annotations import ClipIndex, media_files, open_index, read_entries
+from osplan.data.joint_images import has_joint_images, parted
 from osplan.data.order import ClipOrder
 from osplan.data.probing import write_annotation
 from osplan.data.selection import (
@@ -54,9 +55,9 @@ def check(source: str, stage: Stage, world: int, derived: Path | None = None) ->
     rules = replace(Rules.of(stage), global_batch=global_batch)
     judged = judge(index.columns, rules)
     kept = np.flatnonzero(judged.rule == 0)
-    clips = ChosenClips(index, judged, kept)
-    held_out = held_out_places(clips, stage.data.held_out_clips, stage.data.seed) if len(kept) else []
-    training = clips.take(np.setdiff1d(np.arange(len(kept)), np.array(held_out, np.int64), assume_unique=True))
+    clips, images = parted(ChosenClips(index, judged, kept), stage)
+    held_out = held_out_places(clips, stage.data.held_out_clips, stage.data.seed) if len(clips) else []
+    training = clips.take(np.setdiff1d(np.arange(len(clips)), np.array(held_out, np.int64), assume_unique=True))
     return {
         "formatVersion": 1,
         "source": str(path),
@@ -65,7 +66,8 @@ def check(source: str, stage: Stage, world: int, derived: Path | None = None) ->
         "kept": len(kept),
         "heldOut": len(held_out),
         "training": len(training),
-        "empty": len(training) == 0,
+        "jointImages": len(images),
+        "empty": len(training) == 0 or (has_joint_images(stage) and not len(images)),
         "dropped": [_dropped(rule, index, judged, rules) for rule in range(1, len(RULES)) if np.any(judged.rule == rule)],
         "buckets": bucket_table(training, global_batch),
         "globalBatch": global_batch,

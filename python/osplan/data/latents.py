@@ -10,9 +10,9 @@ import time
 
 from torch import Tensor
 
-from osplan.data.decoding import ClipError
+from osplan.data.decoding import ClipError, Wanted
 from osplan.data.file_hashes import FileHashes
-from osplan.data.selection import Chosen, ChosenClips
+from osplan.data.selection import ChosenClips
 from osplan.data.tensor_store import Coverage, TensorStore, evenly, lossless
 from osplan.data.views import View, request_for, view_of_variant
 from osplan.domain.stage import Stage
@@ -24,10 +24,9 @@ HASHING_SECONDS = 5.0
 """Time a plan may spend reading files it does not know yet."""
 
 
-def latent_name(sha256: str, chosen: Chosen, stage: Stage, view: View) -> str:
-    """The name of the encoding of one view of a clip whose file has this content."""
-    wanted = request_for(chosen, stage, view.start, chosen.bucket[0], view.crop_at)
-    square = None if stage.data.crop_size is None else [stage.data.crop_size, view.square]
+def latent_name(sha256: str, wanted: Wanted, view: View, side: int | None) -> str:
+    """The name of the encoding of one view of a file with this content; `side` is `data.cropSize`."""
+    square = None if side is None else [side, view.square]
     seen = [wanted.places, wanted.box, wanted.height, wanted.width, wanted.largest_area, wanted.crop_at, square, view.flipped]
     return hashlib.blake2b(json.dumps([sha256, *seen]).encode(), digest_size=16).hexdigest()
 
@@ -39,17 +38,16 @@ class LatentCache:
         """`with_pixels`: samples need their pixels even where the encoding is known."""
         self.store, self.hashes, self.stage, self.with_pixels = store, hashes, stage, with_pixels
 
-    def name(self, chosen: Chosen, view: View) -> str:
+    def name(self, wanted: Wanted, view: View) -> str:
         """What the encoding of a view is kept under.
 
         Raises ClipError where the file cannot be read.
         """
-        path = chosen.entry.path
         try:
-            sha256 = self.hashes.of(path)
+            sha256 = self.hashes.of(wanted.path)
         except OSError as cause:
-            raise ClipError(f"{path}: expected a readable clip, got {cause}") from cause
-        return latent_name(sha256, chosen, self.stage, view)
+            raise ClipError(f"{wanted.path}: expected a readable clip, got {cause}") from cause
+        return latent_name(sha256, wanted, view, self.stage.data.crop_size)
 
     def find(self, name: str) -> Tensor | None:
         """Moments (2Z, T, H, W) as float32, or None."""
@@ -64,7 +62,7 @@ class LatentCache:
 def latent_coverage(cache: LatentCache, clips: ChosenClips, limit: int, seconds: float = HASHING_SECONDS) -> Coverage:
     """How many views of clips are kept. At most `limit` clips are looked at, and files read for `seconds`."""
     stage, hashes, kept = cache.stage, cache.hashes, cache.store.names()
-    variants = stage.data.cache_variants
+    variants, side = stage.data.cache_variants, stage.data.crop_size
     places = evenly(len(clips), limit)
     found = unread = 0
     stale: list[str] = []
@@ -77,10 +75,13 @@ def latent_coverage(cache: LatentCache, clips: ChosenClips, limit: int, seconds:
             unread += variants
             continue
         views = [view_of_variant(chosen, stage, variant) for variant in range(variants)]
-        have = sum(latent_name(sha256, chosen, stage, view) in kept for view in views)
+        asked = [(request_for(chosen, stage, view.start, chosen.bucket[0], view.crop_at), view) for view in views]
+        have = sum(latent_name(sha256, wanted, view, side) in kept for wanted, view in asked)
         found += have
         before = hashes.before(path)
-        if have < variants and before not in (None, sha256) and any(latent_name(before, chosen, stage, view) in kept for view in views):
+        if before is None or before == sha256 or have == variants:
+            continue
+        if any(latent_name(before, wanted, view, side) in kept for wanted, view in asked):
             stale.append(path)
     return Coverage(len(clips) * variants, len(places) * variants, found, unread, stale)
 

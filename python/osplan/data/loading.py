@@ -8,22 +8,22 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from osplan.data.decoders import Decoders
-from osplan.data.decoding import CENTRE, ClipError
+from osplan.data.decoding import CENTRE, ClipError, Wanted
+from osplan.data.joint_images import JointImages
 from osplan.data.latents import LatentCache
 from osplan.data.order import ClipOrder
-from osplan.data.quality_sentences import training_caption
-from osplan.data.selection import Chosen
+from osplan.data.samples import Sample, SampleReader
+from osplan.data.selection import Chosen, ChosenClips
 from osplan.data.selection import held_out_places as held_out_places
-from osplan.data.views import CropAt, View, caption_generator, cut_out, drawn_view, request_for, shown_size, view_of_variant
+from osplan.data.views import CropAt, request_for
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 
@@ -35,22 +35,6 @@ LEAST_READ = 100
 """Clips read before the share of damaged ones is judged."""
 AHEAD = 4
 """Micro-batches decoded ahead, at least."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One clip ready to train on."""
-
-    pixels_CTHW: Tensor
-    """On the meta device, a shape without numbers, where the moments are known and pixels are of no use."""
-    caption: str
-    place: int
-    """A number that is the same whenever the pixels are the same."""
-    path: str
-    latent_name: str | None = None
-    """What its encoding is kept under; None where none is kept."""
-    moments_CTHW: Tensor | None = None
-    """Its encoding, where it was found."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +96,10 @@ class ClipReader:
         self._kept_bytes = 0
         self._lock = threading.Lock()
 
+    def decode(self, wanted: Wanted) -> Tensor:
+        """Pixels of a file, in the stage's worker processes; (C, T, H, W) uint8. Raises ClipError where it cannot be read."""
+        return self._decoders.decode(wanted)
+
     def window(self, place: int, start: int, crop_at: CropAt = CENTRE) -> Tensor:
         """A window of a clip from its `start`-th resampled frame on, (C, T, H, W) uint8 in its bucket's size.
 
@@ -168,13 +156,20 @@ class TrainingLoader:
         report_skip: Callable[[str, int, int], None],
         latents: LatentCache | None = None,
     ) -> None:
-        self.reader, self.order, self.stage, self.latents = reader, order, stage, latents
+        self.reader, self.order, self.stage = reader, order, stage
+        self.samples = SampleReader(stage, latents)
+        self.images: JointImages | None = None
+        """Pictures that go along with each clip."""
         self.rank, self.ranks, self.report_skip = rank, ranks, report_skip
         self.position = Position(0, 0)
         self.micro = 0
         self._pool = ThreadPoolExecutor(max(1, stage.data.workers), thread_name_prefix="clips")
         self._wanted_ahead = max(AHEAD, -(-2 * stage.data.workers // stage.batch.per_device))
         self._ahead: deque[tuple[Position, int, list[Future[Tried]]]] = deque()
+
+    def with_images(self, images: ChosenClips) -> None:
+        """Gives each clip the stage's number of pictures."""
+        self.images = JointImages(images, self.stage, self.samples, self.reader.decode, len(self.reader.clips))
 
     def take(self) -> list[Sample]:
         """The next micro-batch.
@@ -253,7 +248,8 @@ class TrainingLoader:
         for offset, candidate in enumerate(self._candidates(slot, batch)):
             rng = np.random.default_rng([self.stage.data.seed & 0xFFFFFFFF, position.epoch, slot_of_epoch, offset])
             try:
-                return Tried(self._read(candidate, rng), damaged)
+                sample, images = self._read(candidate, rng, position.epoch, slot_of_epoch)
+                return Tried(sample, [*damaged, *images])
             except ClipError as cause:
                 damaged.append((self.reader.clips[candidate].entry.path, cause))
         shape = "×".join(map(str, self.reader.clips[int(batch[slot])].bucket))
@@ -272,36 +268,10 @@ class TrainingLoader:
                 seen.add(int(candidate))
                 yield int(candidate)
 
-    def _read(self, place: int, rng: np.random.Generator) -> Sample:
-        chosen, data = self.reader.clips[place], self.stage.data
-        captions = chosen.entry.captions
-        drawn = int(rng.integers(len(captions))) if captions else 0
-        if data.cache == "off":
-            variant, view = 0, drawn_view(chosen, self.stage, rng)
-        else:
-            variant = int(rng.integers(data.cache_variants))
-            view = view_of_variant(chosen, self.stage, variant)
-        # A kept caption is one of few: its sentence on quality is drawn once and for all.
-        quality = caption_generator(chosen, data.seed, drawn) if data.cache == "latents-and-text" else rng
-        caption = training_caption(chosen.entry, drawn, self.stage.text.aesthetic_phrases, quality)
-        number = place * data.cache_variants + variant
-        if self.latents is None:
-            return Sample(self._pixels(place, view), caption, number, chosen.entry.path)
-        name = self.latents.name(chosen, view)
-        moments = self.latents.find(name)
-        if moments is None or self.latents.with_pixels:
-            pixels = self._pixels(place, view)
-        else:
-            pixels = torch.empty(3, *shown_size(chosen, data.crop_size), dtype=torch.uint8, device="meta")
-        return Sample(pixels, caption, number, chosen.entry.path, name, moments)
-
-    def _pixels(self, place: int, view: View) -> Tensor:
-        return cut_out(self.reader.window(place, view.start, view.crop_at), view, self.stage.data.crop_size)
-
-
-def stacked(samples: Sequence[Sample]) -> Tensor:
-    """Pixels of samples of one shape, (B, C, T, H, W); zeros for those without, on the meta device where none has any."""
-    pixels = [sample.pixels_CTHW for sample in samples]
-    if all(one.is_meta for one in pixels):
-        return torch.stack(pixels)
-    return torch.stack([torch.zeros(one.shape, dtype=torch.uint8) if one.is_meta else one for one in pixels]).contiguous()
+    def _read(self, place: int, rng: np.random.Generator, epoch: int, slot: int) -> tuple[Sample, list[tuple[str, ClipError]]]:
+        chosen = self.reader.clips[place]
+        sample = self.samples.read(chosen, place, rng, lambda _, view: self.reader.window(place, view.start, view.crop_at))
+        if self.images is None:
+            return sample, []
+        images, damaged = self.images.beside(sample, chosen.bucket, epoch, slot)
+        return replace(sample, images=images), damaged

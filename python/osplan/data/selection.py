@@ -82,6 +82,8 @@ class Rules:
     """Ranks that share a clip: latent frames are a multiple of it."""
     global_batch: int
     seed: int
+    joint_images: bool = False
+    """Images go along with clips: they make no batches of their own."""
 
     @classmethod
     def of(cls, stage: Stage) -> "Rules":
@@ -108,6 +110,7 @@ class Rules:
             sequence=1,
             global_batch=global_batch(stage),
             seed=data.seed,
+            joint_images=data.images_per_clip > 0 and not data.images_from_clips,
         )
 
     @property
@@ -191,6 +194,8 @@ class Selection:
     dropped: Counter[str]
     examples: Mapping[str, list[str]]
     """The first few dropped clips of each rule."""
+    images: ChosenClips | None = None
+    """Pictures that go along with the clips, where a stage wants some."""
 
 
 def choose(index: ClipIndex, stage: Stage) -> Selection:
@@ -241,7 +246,7 @@ def judge(columns: Mapping[str, np.ndarray], rules: Rules) -> Judged:
     judged = Judged(rule, frames, height, width, np.where(is_video, every, 1.0), np.where(is_video, resampled, 1).astype(np.int32))
     least = rules.min_bucket_batches * rules.global_batch
     if least > 0:
-        kept = np.flatnonzero(rule == 0)
+        kept = np.flatnonzero((rule == 0) & (is_video | (not rules.joint_images)))
         _, places, sizes = np.unique(bucket_keys(judged.buckets(kept)), return_inverse=True, return_counts=True)
         rule[kept[sizes[places] < least]] = RULES.index("small-bucket")
     return judged

@@ -22,7 +22,7 @@ from osplan.data.loading import ClipReader
 from osplan.data.selection import Chosen, ChosenClips
 from osplan.data.tensor_store import TensorStore
 from osplan.data.texts import all_texts, text_name
-from osplan.data.views import View, cut_out, view_of_variant
+from osplan.data.views import View, cut_out, request_for, view_of_variant
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
 from osplan.parallel.world import join_world, leave_world
@@ -213,7 +213,7 @@ def _decoded_ahead(stage: Stage, training: ChosenClips, reader: ClipReader, late
 
     def look(place: int, chosen: Chosen, view: View) -> Found:
         try:
-            name = latents.name(chosen, view)
+            name = latents.name(request_for(chosen, stage, view.start, chosen.bucket[0], view.crop_at), view)
             if name in latents.store:
                 return name
             return name, cut_out(reader.window(place, view.start, view.crop_at), view, stage.data.crop_size)

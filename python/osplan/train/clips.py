@@ -1,6 +1,7 @@
 """The clips of a stage as its task and loop want them: training micro-batches, held-out batches, and what the plan says of both."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 from osplan.data.annotations import ClipIndex, open_index, read_entries
 from osplan.data.check import bucket_table, steps_of
 from osplan.data.decoding import ClipError
+from osplan.data.joint_images import checked_parts
 from osplan.data.latents import latent_coverage
-from osplan.data.loading import ClipReader, Sample, TrainingLoader, stacked
+from osplan.data.loading import ClipReader, TrainingLoader
 from osplan.data.order import ClipOrder
+from osplan.data.samples import Sample, stacked
 from osplan.data.selection import Chosen, ChosenClips, Selection, choose, held_out_places
 from osplan.data.tensor_store import LOOKED_AT
 from osplan.data.texts import text_coverage
@@ -61,6 +64,7 @@ def as_batch(samples: Sequence[Sample]) -> Batch:
         [sample.path for sample in samples],
         names or None,
         [sample.moments_CTHW for sample in samples] if names else (),
+        as_batch([image for sample in samples for image in sample.images]) if samples[0].images else None,
     )
 
 
@@ -74,6 +78,8 @@ def split(stage: Stage, inputs: Mapping[str, Any]) -> tuple[ChosenClips, ChosenC
             "DATA_MISSING", "data.source: expected a folder or a list file, got none", "set data.source, or pass `--data FOLDER`"
         )
     selection = choose(_index(inputs), stage)
+    clips, images = checked_parts(selection.chosen, stage)
+    selection = replace(selection, chosen=clips, images=images)
     count = stage.data.held_out_clips
     if count and len(selection.chosen) <= count:
         raise UserError(
@@ -104,6 +110,7 @@ def data_report(stage: Stage, training: ChosenClips, held_out: Sequence[Chosen],
         "dropped": dict(selection.dropped),
         "examples": selection.examples,
         "buckets": {f"{row['frames']}×{row['height']}×{row['width']}": row["clips"] for row in bucket_table(training, global_batch)},
+        "joint_images": len(selection.images or ()),
         "steps_per_epoch": steps["stepsPerEpoch"],
         "ends_at": steps["endsAt"],
         "ends_because": steps["endsBecause"],
@@ -127,6 +134,8 @@ def open_clips(stage: Stage, inputs: Mapping[str, Any], world: World, port: Any,
         port.emit("skippedClips", paths=[path], total=total, read=read)
 
     loader = TrainingLoader(reader, order, stage, world.replica, world.replicas, report_skip, caches.latents)
+    if stage.data.images_per_clip > 0 and selection.images is not None:
+        loader.with_images(selection.images)
     whole = _fixed_batches(ClipReader(training.take(np.arange(min(WHOLE_CLIPS, len(training)))), stage)) if stage.kind == "vae" else []
     return TrainingClips(loader, _fixed_batches(ClipReader(held_out, stage)), whole, report, caches)
 

@@ -61,7 +61,7 @@ class DiffusionTask:
     ) -> None:
         self.model, self.config, self.encoders, self.objective = model, dict(config), encoders, objective
         self.held_out, self.device = held_out, device
-        self.is_inpainting = stage.kind == "inpaint"
+        self.is_inpainting, self.images_per_clip = stage.kind == "inpaint", stage.data.images_per_clip
         self._measured_on: list[Example] | None = None
 
     def check(self, stage: Stage) -> None:
@@ -71,17 +71,33 @@ class DiffusionTask:
         """Loss of the transformer on a micro-batch."""
         draws = partial(micro_batch_generator, stage.seed or 0, step=at.step, place=at.place)
         x0 = self._latents(stage, batch, draws("posterior"))
+        if batch.images is not None:
+            x0 = with_pictures(x0, self._latents(stage, batch.images, draws("pictures")))
         generator = draws("noise")
         noise = self.objective.draw_noise(x0.cpu(), generator).to(self.device)
         rank, ranks = strata_of(stage, at)
         cells = x0.shape[-2] * x0.shape[-1]
         t_B = self.objective.draw_times(len(x0), generator, rank, ranks, frame_tokens=cells // 4).to(self.device)
         condition = self._condition(stage, batch, draws("masks")) if self.is_inpainting else None
-        text = self.encoders.text(_with_dropout(stage, batch, draws("captions")))
+        text = self._text(stage, batch, draws)
+        noised, time_B = self.objective.noised(x0, noise, t_B), self.objective.model_time(t_B)
         with autocast(stage, self.device):
-            prediction = predicted(model, self.objective.noised(x0, noise, t_B), self.objective.model_time(t_B), text, condition)
+            prediction = predicted(model, noised, time_B, text, condition, images=stage.data.images_per_clip)
         loss, per_sample = self.objective.loss(prediction.float(), x0, noise, t_B)
         return StepLoss(loss, _binned(per_sample.detach(), self.objective.noise_share(t_B)))
+
+    def _text(self, stage: Stage, batch: Batch, draws: Callable[[str], torch.Generator]) -> TextStates:
+        """What the captions say; behind each clip's its pictures', where pictures go along."""
+        captions = _with_dropout(stage, batch, draws("captions"))
+        if batch.images is None:
+            return self.encoders.text(captions)
+        count = len(batch.images.captions) // len(captions)
+        if stage.data.images_from_clips:
+            # A picture out of a clip is read with what the clip is read with, an emptied caption too.
+            return self.encoders.text([caption for caption in captions for _ in range(1 + count)]).joined(1 + count)
+        others = _with_dropout(stage, batch.images, draws("picture captions"))
+        rows = [[caption, *others[row * count : (row + 1) * count]] for row, caption in enumerate(captions)]
+        return self.encoders.text([caption for row in rows for caption in row]).joined(1 + count)
 
     @torch.no_grad()
     def _latents(self, stage: Stage, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -259,7 +275,7 @@ class DiffusionTask:
             return 0
         patch = self.config["patch_size"]
         _, _, frames, height, width = latent_size(self.encoders.vae, self.held_out[0].pixels_BCTHW)
-        return frames * (height // patch) * (width // patch)
+        return (frames + self.images_per_clip) * (height // patch) * (width // patch)
 
 
 @dataclass(frozen=True)
@@ -271,11 +287,18 @@ class Example:
     """What an inpainting transformer knows of it."""
 
 
-def predicted(model: nn.Module, x_BCTHW: Tensor, time_B: Tensor, text: TextStates, condition: Tensor | None) -> Tensor:
-    """The transformer's answer; a condition joins the noisy latents as further channels."""
+def with_pictures(x0_BCTHW: Tensor, pictures_NC1HW: Tensor) -> Tensor:
+    """Latents of clips with those of their pictures behind them as further frames; N is as many for each clip."""
+    frames = pictures_NC1HW.squeeze(2).unflatten(0, (len(x0_BCTHW), -1)).transpose(1, 2)
+    return torch.cat([x0_BCTHW, frames], dim=2)
+
+
+def predicted(model: nn.Module, x_BCTHW: Tensor, time_B: Tensor, text: TextStates, condition: Tensor | None, *, images: int = 0) -> Tensor:
+    """The transformer's answer; a condition joins the noisy latents as further channels. The last `images` frames are pictures."""
     joined = x_BCTHW if condition is None else torch.cat([x_BCTHW, condition], dim=1)
     pooled = {} if text.pooled_B1P is None else {"pooled_B1C": text.pooled_B1P}
-    return model(joined, time_B, text.states_B1LD, None, text.mask_B1L, **pooled)
+    joint = {"images": images} if images else {}
+    return model(joined, time_B, text.states_B1LD, None, text.mask_B1L, **pooled, **joint)
 
 
 def strata_of(stage: Stage, at: MicroBatch) -> tuple[int, int]:

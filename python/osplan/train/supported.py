@@ -9,6 +9,7 @@ TRAINABLE_CLASSES = ("OpenSoraT2V_v1_3", "OpenSoraInpaint_v1_3", "OpenSoraT2V", 
 INPAINT_CLASSES = ("OpenSoraInpaint_v1_3", "OpenSoraInpaint")
 TRAINABLE_KINDS = ("vae", "text-to-video", "inpaint", "lora")
 SHARED_CLASSES = ("OpenSoraT2V_v1_3", "OpenSoraInpaint_v1_3", "OpenSoraT2V", "OpenSoraInpaint")
+JOINT_CLASSES = ("OpenSoraT2V_v1_3", "OpenSoraT2V", "LatteT2V")
 VIDEO_AUTOENCODERS = ("WFVAEModel", "CausalVAEModel")
 
 
@@ -65,7 +66,11 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     yield "memory.offload", memory.offload, stays, "only spread weights move to host memory; use parallel.strategy fsdp2, on one GPU too"
     yield "memory.precision", memory.precision, memory.precision == "fp16", "gradients are not scaled; use bf16 or fp32"
     yield "memory.compile", memory.compile, memory.compile == "blocks" and is_vae, "an autoencoder has no blocks to compile; use full"
-    yield "data.imagesPerClip", data.images_per_clip, data.images_per_clip > 0, "images are not trained jointly with clips"
+    alone = is_vae or stage.kind == "inpaint" or model.class_ not in JOINT_CLASSES or parallel.sequence > 1
+    joint = f"images train jointly in text-to-video stages of {', '.join(JOINT_CLASSES)} without parallel.sequence"
+    yield "data.imagesPerClip", data.images_per_clip, data.images_per_clip > 0 and alone, joint
+    unused = data.images_per_clip > 0 and data.images_from_clips and data.cache != "off"
+    yield "data.imagesFromClips", True, unused, "frames of clips are not kept; set data.cache to off"
     mixed = not data.group_by_shape and not stage.shape.fixed
     yield "data.groupByShape", data.group_by_shape, mixed, "batches always hold clips of one shape"
     is_cached = data.cache != "off"

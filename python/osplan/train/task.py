@@ -28,6 +28,8 @@ class Batch:
     """What the encodings of the clips are kept under; None where none are kept."""
     moments: Sequence[Tensor | None] = ()
     """Kept encodings of the clips, (2Z, T, H, W) each, None where there is none yet; empty where none are kept."""
+    images: "Batch | None" = None
+    """Pictures trained jointly, as many for each clip, those of the first clip first; one frame each."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,12 @@ class TextStates:
     pooled_B1P: Tensor | None
     """One vector a caption, for the models that read it."""
 
+    def joined(self, texts: int) -> "TextStates":
+        """Captions that follow each other in groups of `texts` as one sample's texts: states (B, texts, L, D), mask (B, texts, L)."""
+        return TextStates(
+            self.states_B1LD.flatten(0, 1).unflatten(0, (-1, texts)), self.mask_B1L.flatten(0, 1).unflatten(0, (-1, texts)), None
+        )
+
     def to(self, device: torch.device) -> "TextStates":
         """The same on a device."""
         pooled = None if self.pooled_B1P is None else self.pooled_B1P.to(device)

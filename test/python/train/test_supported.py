@@ -19,7 +19,7 @@ from osplan.train.supported import refuse_unsupported
         ("parallel.tensor", {"parallel": {"tensor": 2}}),
         ("memory.offload", {"memory": {"offload": True}}),
         ("memory.precision", {"memory": {"precision": "fp16"}}),
-        ("data.imagesPerClip", {"data": {"imagesPerClip": 4}}),
+        ("data.imagesPerClip", {"kind": "vae", "data": {"imagesPerClip": 4}}),
         ("data.groupByShape", {"data": {"groupByShape": False}, "shape": {"fixed": False}}),
         ("text.secondEncoder", {"text": {"secondEncoder": "bytes"}}),
         ("scaleLearningRate", {"scaleLearningRate": True}),
