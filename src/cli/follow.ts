@@ -6,7 +6,7 @@ import { settledState } from '../runs/supervise.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { type Run, readState } from '../store/runs.ts'
 import { autoencoderLines } from './autoencoder-text.ts'
-import { Progress } from './progress.ts'
+import { Progress } from './run-progress.ts'
 import type { TrainingWorld } from './run-world.ts'
 import { paintFor } from './terminal.ts'
 

@@ -29,6 +29,7 @@ import { suggestCommand } from './suggest.ts'
 import { superviseCommand } from './supervise.ts'
 import { driveSweepCommand, sweepCommand } from './sweep.ts'
 import { trainCommand } from './train.ts'
+import { watchCommand } from './watch.ts'
 import { webCommand } from './web.ts'
 import { weightsCommand } from './weights.ts'
 
@@ -49,6 +50,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     lineageCommand(world),
     curvesCommand(world),
     alertsCommand(world),
+    watchCommand(world),
     webCommand(world),
     reportCommand(world),
     diffCommand(world),

@@ -90,7 +90,7 @@ export class TrainerRecord {
     }
     for (const [row, text] of events) {
       const event = parseTrainerLine(text, this.#journal)
-      if (event?.event === 'started') upTo(row)
+      if (event && goesBackTo(event) !== undefined) upTo(row)
       if (event) this.#addEvent(event, base + row)
     }
     upTo(rows)
@@ -110,7 +110,8 @@ export class TrainerRecord {
 
   #addEvent(event: TrainerEvent, row: number): void {
     if (event.event === 'step' || event.event === 'heartbeat') return
-    if (event.event === 'started') this.columns.rewind(event.step)
+    const step = goesBackTo(event)
+    if (step !== undefined) this.columns.rewind(step)
     this.events.push({ row, event })
   }
 
@@ -123,6 +124,12 @@ export class TrainerRecord {
     writeSegment(this.#derived, this.#journal, { start, end: this.#lines.offset, rows, columns, events: texts, ...this.last })
     this.#unkept = { start: this.#lines.offset, row: this.columns.rows, texts: [] }
   }
+}
+
+/** The step a run goes on from: an attempt that begins, or a roll-back. */
+function goesBackTo(event: TrainerEvent): number | undefined {
+  if (event.event === 'started') return event.step
+  return event.event === 'incident' ? (event.rolledBackTo ?? undefined) : undefined
 }
 
 function sizeOf(path: string): number {

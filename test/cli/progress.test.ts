@@ -1,5 +1,7 @@
-import { describe, expect, test } from 'vitest'
-import { brief, duration, Progress, sparkline } from '../../src/cli/progress.ts'
+import { describe, expect, test, vi } from 'vitest'
+import { LossCurve } from '../../src/cli/loss-curve.ts'
+import { brief, duration, sparkline } from '../../src/cli/progress.ts'
+import { Progress } from '../../src/cli/run-progress.ts'
 import { columnsOf, paintFor } from '../../src/cli/terminal.ts'
 import type { TrainerEvent } from '../../src/domain/protocol.ts'
 
@@ -58,11 +60,16 @@ function shown(options: { columns?: number }, bodies: readonly Body[]): string {
   return text
 }
 
-/** The lines of the last drawing. */
+/** The lines of the last drawing: what came after the cursor went up for the last time. */
 const lastView = (columns: number, bodies: readonly Body[]) =>
-  shown({ columns }, bodies)
+  (
+    shown({ columns }, bodies)
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: cursor codes start with one
+      .split(/\u001b\[\d+A/)
+      .at(-1) ?? ''
+  )
+    .trimEnd()
     .split('\n')
-    .slice(-5, -1)
     // biome-ignore lint/suspicious/noControlCharactersInRegex: colour and cursor codes start with one
     .map((line) => line.replace(/\r|\u001b\[\d*[A-Za-z]/g, ''))
 
@@ -78,7 +85,12 @@ describe('on a terminal', () => {
     expect(lastView(100, bodies)).toEqual([
       'vae  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 2/10  4 s left',
       '  loss 7.65   held-out 2 (21.3 dB)   lr 1e-4   2 steps/s',
-      '  █▁',
+      '         8 ━ ',
+      '             ',
+      '             ',
+      '             ',
+      '             ',
+      '         1 ◆━',
       '  checkpoint at step 2',
     ])
   })
@@ -92,15 +104,16 @@ describe('on a terminal', () => {
       { event: 'started', step: 1, steps: 10 },
       step(2, 1),
     ]
-    expect(lastView(100, bodies as Body[])[2]).toBe('  █▁')
-    expect(lastView(100, [{ event: 'started', step: 0, steps: 10 }, step(1, 8), step(2, 4), step(2, 1)])[2]).toBe('  █▁')
+    const curve = ['         8 ━ ', ...new Array(4).fill('             '), '         1  ━']
+    expect(lastView(100, bodies as Body[]).slice(2, 8)).toEqual(curve)
+    expect(lastView(100, [{ event: 'started', step: 0, steps: 10 }, step(1, 8), step(2, 4), step(2, 1)]).slice(2, 8)).toEqual(curve)
   })
 
   test('no line is wider than the terminal, however narrow, and nothing in it is obeyed', () => {
     const evil = { event: 'incident', step: 1, kind: 'x', message: `bad\u001b[2J\n${'y'.repeat(200)}`, action: 'rolled back' }
     for (const columns of [10, 38, 60, 200]) {
       const view = lastView(columns, [{ event: 'started', step: 0, steps: 10 }, step(1, 8), evil as Body])
-      expect(view).toHaveLength(4)
+      expect(view).toHaveLength(3)
       for (const line of view) expect(columnsOf(line)).toBeLessThanOrEqual(columns)
     }
   })
@@ -109,7 +122,48 @@ describe('on a terminal', () => {
     const set = { event: 'command', id: 'a', name: 'set', path: 'steps', step: 4, status: 'applied', effective: 2 } as const
     const view = lastView(100, [{ event: 'started', step: 0, steps: 10 }, step(1, 1), step(2, 1), step(3, 1), set])
     expect(view[0]).toContain(' 3/2  0 s left')
-    expect(view[3]).toBe('  set steps applied from step 4: 2')
+    expect(view.at(-1)).toBe('  set steps applied from step 4: 2')
+  })
+
+  test('step time, memory, incidents, gradient and the last sample have their place', () => {
+    const rich = { ...step(1, 8), gradientNorm: 0.5, memoryBytes: 2 ** 31, split: { forward: 0.3, backward: 0.6, data: 0.1 } }
+    const incident = { event: 'incident', step: 2, kind: 'spike', message: 'loss 50', action: 'noted' } as const
+    const sample = { event: 'sample', step: 2, path: 'samples/a.mp4', prompt: 'a cat', weights: 'ema' } as const
+    const view = lastView(100, [{ event: 'started', step: 0, steps: 10 }, rich, step(2, 1), incident, sample])
+    expect(view[1]).toBe('  loss 7.65   held-out –   lr 1e-4   2 steps/s   1 incident')
+    expect(view[2]).toBe('  ██████████████▓▓▓▓▓▓▓▒▒ backward 60 % · forward 30 % · data 10 %')
+    expect(view.at(-2)).toBe('  last sample samples/a.mp4, a cat')
+    expect(lastView(100, [{ event: 'started', step: 0, steps: 10 }, rich])[1]).toContain('gradient 0.5   2 steps/s   memory 2.0 GiB')
+  })
+
+  test('a view that becomes shorter leaves nothing behind', () => {
+    let now = 0
+    vi.spyOn(performance, 'now').mockImplementation(() => {
+      now += 1000
+      return now
+    })
+    const text = shown({ columns: 100 }, [
+      { event: 'started', step: 0, steps: 10 },
+      step(1, 8),
+      step(2, 4),
+      { event: 'started', step: 0, steps: 10 },
+    ])
+    expect(text).toContain('\u001b[0J')
+    vi.restoreAllMocks()
+  })
+
+  test('a million steps are drawn with their band in bounded time and memory', () => {
+    const curve = new LossCurve()
+    for (let at = 1; at <= 1_000_000; at += 1) curve.add(at, 1 + 1 / Math.sqrt(at) + (at % 7) / 20)
+    curve.measure(500_000, 1.2)
+    const plain = paintFor({ write: () => undefined }, {})
+    const lines = curve.lines(80, 6, plain, brief)
+    expect(lines).toHaveLength(6)
+    expect(lines.join('')).toContain('◆')
+    expect(lines.join('')).toMatch(/░.*━/)
+    for (const line of lines) expect(columnsOf(line)).toBeLessThanOrEqual(80)
+    curve.goTo(0)
+    expect(curve.lines(80, 6, plain, brief)).toEqual([])
   })
 
   test('a loss that is no number is shown, and forgotten by the next', () => {

@@ -53,7 +53,12 @@ export function journalLines({ steps, backAt, backTo = 0, spikes = {}, startedAt
     }
     if (step === backAt && !hasGoneBack) {
       hasGoneBack = true
-      lines.push(line('incident', `"step":${step},"kind":"non-finite","message":"loss was nan","action":"rolled back to ${backTo}"`))
+      lines.push(
+        line(
+          'incident',
+          `"step":${step},"kind":"non-finite","message":"loss was nan","action":"rolled back to ${backTo}","rolledBackTo":${backTo}`,
+        ),
+      )
       step = backTo
     }
   }

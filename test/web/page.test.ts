@@ -16,7 +16,7 @@ import { madeRun, realPage, served, tokens, withSamples } from './web-world.ts'
 const executablePath = process.env.STAGEWRIGHT_CHROMIUM ?? '/usr/bin/chromium'
 const video = join(import.meta.dirname, '../fixtures/web/sample.mp4')
 const pictures = join(import.meta.dirname, '../../docs/images')
-vi.setConfig({ testTimeout: 90_000, hookTimeout: 60_000 })
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 60_000 })
 
 const test = folderTest
 let browser: Browser

@@ -4,6 +4,7 @@ import { type JournalReader, supervisorJournal } from '../../store/journal.ts'
 import { filesOf, type Run } from '../../store/runs.ts'
 import { TrainerRecord } from '../../store/trainer-record.ts'
 import { isGone } from '../supervise.ts'
+import { isSupervised } from '../supervisor-lock.ts'
 import type { RunsWorld } from '../world.ts'
 import { type RunSummary, summaryOf } from './summary.ts'
 
@@ -102,6 +103,8 @@ export class RunWatch {
   async #look(): Promise<void> {
     const state = this.state()
     const attempt = newestAttempt(state)
-    this.#isGone = attempt !== undefined && !attempt.end && (await isGone(this.run, attempt, state.lastHeardAt, this.#world.engine))
+    // While somebody supervises it, its end is about to be recorded.
+    const isOpen = attempt !== undefined && !attempt.end && !isSupervised(this.run)
+    this.#isGone = isOpen && (await isGone(this.run, attempt, state.lastHeardAt, this.#world.engine))
   }
 }
