@@ -97,15 +97,15 @@ def wavelet_tasks(side: str, device: str) -> dict[str, Task]:
     return {"haar": partial(there, clip), "haar-back": partial(back, there(clip))}
 
 
-def floor_tasks() -> dict[str, Task]:
-    """`forward`: nothing but the matrix products of the sparse transformer, in float32, as if everything else were free.
+def floor_tasks(dtype: torch.dtype) -> dict[str, Task]:
+    """`forward`: nothing but the matrix products of the sparse transformer, as if everything else were free.
 
     A step has three times as many.
     """
     heads, per_head, width, text_tokens = OPENSORA["num_attention_heads"], OPENSORA["attention_head_dim"], 768, TEXT[2]
-    x, hidden, text = torch.randn(TOKENS, width), torch.randn(TOKENS, 4 * width), torch.randn(text_tokens, width)
-    square, widen, narrow = torch.randn(width, width), torch.randn(4 * width, width), torch.randn(width, 4 * width)
-    q, k_text = torch.randn(heads, TOKENS, per_head), torch.randn(heads, text_tokens, per_head)
+    shapes = (TOKENS, width), (TOKENS, 4 * width), (text_tokens, width), (width, width), (4 * width, width), (width, 4 * width)
+    x, hidden, text, square, widen, narrow = (torch.randn(shape).to(dtype) for shape in shapes)
+    q, k_text = (torch.randn(heads, tokens, per_head).to(dtype) for tokens in (TOKENS, text_tokens))
 
     def block(skips: int) -> None:
         for _ in range(6):
@@ -140,17 +140,22 @@ def _sparse_transformer(bench: Bench) -> Iterator[Measured]:
         "reference": Contestant(transformer_tasks, "reference", "fp32", True, "cpu"),
         "bf16": Contestant(transformer_tasks, "ours", "bf16-autocast", True, "cpu"),
         "reference bf16": Contestant(transformer_tasks, "reference", "bf16-autocast", True, "cpu"),
-        "floor": Contestant(floor_tasks),
+        "floor": Contestant(floor_tasks, torch.float32),
+        "bf16 floor": Contestant(floor_tasks, torch.bfloat16),
     }
     with contest(**sides):
         yield from _memory({"transformer-memory": ("ours", "reference"), "transformer-bf16-memory": ("bf16", "reference bf16")}, sides)
         timed = {name: sides[name] for name in ("ours", "reference", "bf16")}
-        forward = in_turns(bench.rounds(4), {**timed, "floor": sides["floor"]}, "forward")
+        forward = in_turns(bench.rounds(4), {**timed, **{name: sides[name] for name in ("floor", "bf16 floor")}}, "forward")
         step = in_turns(bench.rounds(4), timed, "step", warm=False)
     yield from _fp32_and_bf16("forward", forward)
     yield from _fp32_and_bf16("step", step)
-    floor = [3 * each.wall for each in forward["floor"]]
-    yield Measured(name="transformer-floor", series={"ours": walls(step)["ours"], "reference": floor}, note="seconds")
+    for name, side in (("transformer-floor", "floor"), ("transformer-bf16-floor", "bf16 floor")):
+        ours = step["ours"] if side == "floor" else step["bf16"]
+        series = {"ours": [each.wall for each in ours], "reference": [3 * each.wall for each in forward[side]]}
+        yield Measured(name=name, series=series, note="seconds")
+    products = {"ours": forward["bf16 floor"], "reference": forward["floor"]}
+    yield Measured(name="bf16-products", series=walls(products), note=f"seconds; {cpu_note(products)}")
 
 
 def _fp32_and_bf16(task: str, series: dict[str, list[Round]]) -> Iterator[Measured]:
@@ -222,6 +227,8 @@ GROUP = Group(
             name="transformer-bf16-step", what=f"{SPARSE}: forward and backward in bf16 autocast against fp32", goal=Goal("most", 0.4)
         ),
         Benchmark(name="transformer-floor", what=f"{SPARSE}: our fp32 step against its matrix products alone, at the same shapes"),
+        Benchmark(name="transformer-bf16-floor", what=f"{SPARSE}: our bf16 step against its matrix products alone, in bf16"),
+        Benchmark(name="bf16-products", what="these matrix products in bf16 against fp32: what bf16 can give on this processor"),
         Benchmark(name="transformer-dense-memory", what="the same without sparse blocks: peak memory of a step in fp32", goal=LOWER),
         Benchmark(
             name="transformer-dense-step", what="the same without sparse blocks: forward and backward in fp32", goal=Goal("most", 1.05)
