@@ -126,10 +126,15 @@ def test_two_ranks_train_as_one_rank_that_accumulates_twice(runs, sections):
 
 
 @pytest.mark.slow
-def test_a_poisoned_learning_rate_is_undone_on_both_ranks_and_a_stuck_rank_is_named(runs, defaults):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_poisoned_learning_rate_is_undone_on_both_ranks_and_a_stuck_rank_is_named(runs, defaults, strategy):
     watch = {**defaults["incidents"]["watch"], "stuckSeconds": 0.001}
     folder = runs(
-        "two", steps=6, batch={"perDevice": 2, "accumulate": 1}, parallel={"processes": 2}, incidents={"policy": "rollback", "watch": watch}
+        "two",
+        steps=6,
+        batch={"perDevice": 2, "accumulate": 1},
+        parallel={"processes": 2, "strategy": strategy},
+        incidents={"policy": "rollback", "watch": watch},
     )
     poison = {"id": "poison", "name": "set", "path": "learningRate", "value": 1e30}
     (folder / "commands" / "poison.json").write_text(json.dumps(poison))
@@ -139,6 +144,7 @@ def test_a_poisoned_learning_rate_is_undone_on_both_ranks_and_a_stuck_rank_is_na
     acted = [line for line in incidents if line["kind"] == "non-finite"]
     assert [line["rolledBackTo"] for line in acted] == [0] and acted[0]["undone"] == {"learningRate": [1e30, 1e-3]}
     assert len(acted[0]["clips"]) == 4 and len(set(acted[0]["clips"])) == 4
+    assert acted[0]["overflows"]["transformer_blocks.0"] > 0
     assert lines[-1]["event"] == "finished" and lines[-1]["reason"] == "completed"
     stuck = next(line for line in incidents if line["kind"] == "stuck-rank")
     assert [entry["rank"] for entry in stuck["stacks"]] == [0, 1]
