@@ -10,6 +10,7 @@ import { doctorCommand } from './doctor.ts'
 import { driveChainCommand } from './drive-chain.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
+import { launchCommand } from './launch.ts'
 import { lineageCommand } from './lineage.ts'
 import { lintCommand } from './lint.ts'
 import { monitorCommand } from './monitor.ts'
@@ -41,6 +42,7 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
     suggestCommand(world),
     trainCommand(world),
     queueCommand(world),
+    launchCommand(world),
     sweepCommand(world),
     ...runCommands(world),
     sampleCommand(world),

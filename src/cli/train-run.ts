@@ -28,6 +28,7 @@ export interface TrainArguments extends RunOptions, EngineOptions {
   until: string | undefined
   dryRun: boolean
   queue: boolean
+  prepare: boolean
 }
 
 /** Trains a stage or a chain. */
@@ -51,6 +52,10 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
   const recipe = parsed.kind === 'recipe' ? { file: parsed.file, stage: side.stage.name } : null
   const prepared = await prepareRun(wanted, { verb: 'train', recipe }, runs)
   printHandOff(prepared.handOff, world)
+  if (args.prepare) {
+    world.stdout.write(`run ${prepared.run.id}\n`)
+    return
+  }
   await finish(prepared, args, world, runs)
 }
 
@@ -89,6 +94,11 @@ async function finish({ run }: Prepared, args: TrainArguments, world: TrainingWo
 /** The stages of a recipe, trained by a driver of their own; this process only watches. */
 async function trainRecipe(file: string, args: TrainArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
   const recipe = loadRecipe(file, { readFile: (path) => readConfigFile(resolve(world.cwd, path)), set: args.set })
+  if (args.prepare) {
+    throw new UserError('PREPARE_CHAIN', `${file}: expected one stage to prepare, got a whole recipe`, {
+      hint: `name the stage: ${file}#STAGE`,
+    })
+  }
   const plan = chainPlan(recipe, { data: args.data, until: args.until })
   if (args.dryRun) return printStart(plan.stages, world, runs)
   const chain = chainOf(plan, runs)

@@ -23,6 +23,7 @@ export function trainCommand(world: TrainingWorld): CommandModule<object, TrainA
         .option('tiny', { type: 'boolean', default: false, describe: 'a small model and a few steps, everything else as it is' })
         .option('dryRun', { type: 'boolean', default: false, describe: 'print what each stage would be started with, and start nothing' })
         .option('until', { type: 'string', describe: 'last stage to train' })
+        .option('prepare', { type: 'boolean', default: false, describe: 'make the run of one stage and start nothing; see `launch`' })
         .option('queue', { type: 'boolean', default: false, describe: 'let it wait for its turn on this machine; see `queue`' })
         .options({ ...engineOptions, ...runOptions }),
     handler: async (args) => (await import('./train-run.ts')).runTrain(args, world),

@@ -51,6 +51,8 @@ export const engineChoice = z.discriminatedUnion('kind', [
     kind: z.literal('local'),
     /** GPUs of this machine to use, as CUDA_VISIBLE_DEVICES names them; all where it is not said. */
     devices: z.array(z.string()).optional(),
+    /** Where the launchers of several machines meet; this is the first of them. */
+    meeting: z.strictObject({ host: z.string(), port: z.string() }).optional(),
   }),
   z.strictObject({ formatVersion: z.literal(formatVersion), kind: z.literal('slurm'), slurm: slurmSettings }),
 ])

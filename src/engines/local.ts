@@ -6,7 +6,7 @@ import type { ProcessIdentity } from '../domain/protocol.ts'
 import type { Engine, Job, JobPlace, JobStatus, LocalHandle, RankPlace } from './engine.ts'
 import { identityOf, isAlive, isElsewhere, leadsSession, processesWhere } from './process-identity.ts'
 import { exitStatus, lastLines } from './remains.ts'
-import { launchCommand, launcherModule, trainerEnvironment } from './trainer-command.ts'
+import { launchCommand, launcherModule, type Rendezvous, trainerEnvironment } from './trainer-command.ts'
 
 const wrapperName = 'stagewright-run'
 
@@ -45,11 +45,11 @@ export class LocalEngine implements Engine {
   }
 
   async submit(job: Job): Promise<LocalHandle> {
-    if (job.nodes > 1) throw oneNode(job)
+    if (job.nodes > 1 && !meetingOf(job)) throw oneNode(job)
     const log = openSync(job.log, 'a', 0o600)
     try {
       // Integer descriptors: a stream through this process would break when it ends.
-      const child = execa('/bin/sh', ['-c', wrapper, wrapperName, job.exitFile, ...launchCommand(job)], {
+      const child = execa('/bin/sh', ['-c', wrapper, wrapperName, job.exitFile, ...this.command(job)], {
         detached: true,
         cleanup: false,
         buffer: false,
@@ -70,7 +70,7 @@ export class LocalEngine implements Engine {
   }
 
   command(job: Job): readonly string[] {
-    return launchCommand(job)
+    return launchCommand(job, meetingOf(job))
   }
 
   /** The job of an exit file, where it runs here. */
@@ -82,11 +82,11 @@ export class LocalEngine implements Engine {
   }
 
   render(job: Job): string {
-    return `${launchCommand(job).join(' ')}\n`
+    return `${this.command(job).join(' ')}\n`
   }
 
   async forecast(job: Job): Promise<string> {
-    if (job.nodes > 1) throw oneNode(job)
+    if (job.nodes > 1 && !meetingOf(job)) throw oneNode(job)
     return 'at once, on this machine'
   }
 
@@ -123,6 +123,11 @@ export class LocalEngine implements Engine {
   logs(log: string, lines: number): string[] {
     return lastLines(log, lines)
   }
+}
+
+/** Where the launchers of a job meet whose first machine this is. */
+function meetingOf({ choice }: Job): Rendezvous | undefined {
+  return choice.kind === 'local' && choice.meeting ? { ...choice.meeting, nodeRank: '0' } : undefined
 }
 
 function oneNode(job: Job): UserError {

@@ -2,7 +2,7 @@ import { basename, join } from 'node:path'
 import type { SlurmSettings } from '../domain/engine-choice.ts'
 import { UserError } from '../domain/errors.ts'
 import type { Job } from './engine.ts'
-import { launchCommand, trainerEnvironment } from './trainer-command.ts'
+import { launchCommand, shellWord, trainerEnvironment } from './trainer-command.ts'
 
 /*
  * The batch script of a job: what sbatch is asked for, and a shell program that starts one launcher per machine and
@@ -37,16 +37,16 @@ function directives(job: Job, settings: SlurmSettings): string[] {
 }
 
 function body(job: Job, settings: SlurmSettings): string[] {
-  const exports = Object.entries(trainerEnvironment(job)).map(([name, value]) => `export ${name}=${shell(value)}`)
+  const exports = Object.entries(trainerEnvironment(job)).map(([name, value]) => `export ${name}=${shellWord(value)}`)
   return [
     '',
     '# Written by Stagewright; `stagewright continue` writes a new one.',
-    `run=${shell(job.runFolder)}`,
+    `run=${shellWord(job.runFolder)}`,
     `attempt=${job.attempt}`,
-    `exit_file=${shell(job.exitFile)}`,
-    `python=${shell(job.python)}`,
-    `journal=${shell(join(job.runFolder, 'trainer.jsonl'))}`,
-    `claim=${shell(`${job.exitFile}.claim`)}`,
+    `exit_file=${shellWord(job.exitFile)}`,
+    `python=${shellWord(job.python)}`,
+    `journal=${shellWord(join(job.runFolder, 'trainer.jsonl'))}`,
+    `claim=${shellWord(`${job.exitFile}.claim`)}`,
     ...exports,
     ...settings.setup,
     prologue,
@@ -60,11 +60,14 @@ function body(job: Job, settings: SlurmSettings): string[] {
 
 /** The launcher of each machine; with several, a shell there fills in which one it is. */
 function launcherOf(job: Job): string {
-  if (job.nodes === 1) return launchCommand(job).map(shell).join(' ')
+  if (job.nodes === 1)
+    return launchCommand(job)
+      .map((word) => shellWord(word))
+      .join(' ')
   const words = launchCommand(job, { host: '"$1"', port: '"$2"', nodeRank: '"$SLURM_NODEID"' })
   // The places of the meeting stay for the shell; everything else is a word.
-  const line = words.map((word) => (/^--(node-rank|master-addr|master-port)=/.test(word) ? word : shell(word))).join(' ')
-  return `bash -c ${shell(`exec ${line}`)} launcher "$address" "$port"`
+  const line = words.map((word) => (/^--(node-rank|master-addr|master-port)=/.test(word) ? word : shellWord(word))).join(' ')
+  return `bash -c ${shellWord(`exec ${line}`)} launcher "$address" "$port"`
 }
 
 /**
@@ -136,11 +139,6 @@ case "$state" in
 esac
 printf '{"formatVersion":1,"exitCode":%d}\\n' "$rc" > "$exit_file.tmp" && mv "$exit_file.tmp" "$exit_file"
 exit "$rc"`
-
-/** A word for a shell. */
-function shell(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
-}
 
 /** A value for a line of #SBATCH, which ends at the line's end and knows double quotes. */
 function quoted(value: string): string {

@@ -29,3 +29,9 @@ export function trainerEnvironment(job: Pick<Job, 'threads' | 'pythonPath'>): Re
     TOKENIZERS_PARALLELISM: 'false',
   }
 }
+
+/** A word for a shell. With `fills`, what begins with a dollar sign is for the shell to fill in. */
+export function shellWord(word: string, options: { fills?: boolean } = {}): string {
+  const isPlain = options.fills ? /^[\w@%+=:,./$-]+$/ : /^[\w@%+=:,./-]+$/
+  return isPlain.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
+}
