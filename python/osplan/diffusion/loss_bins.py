@@ -18,6 +18,10 @@ class LossBins:
         self.sums.index_add_(0, index_B, loss_B.detach().to(self.sums))
         self.counts.index_add_(0, index_B, torch.ones_like(index_B))
 
+    def means_on_device(self) -> Tensor:
+        """Mean loss of each bin, not a number where nothing fell."""
+        return self.sums / self.counts
+
     def means(self) -> list[float | None]:
         """Mean loss of each bin; None where nothing fell. Waits for the device."""
         pairs = zip(self.sums.tolist(), self.counts.tolist(), strict=True)

@@ -110,8 +110,9 @@ def join_world(device: str, threads: int | None, *, sequence: int = 1, grouped: 
             f"start a multiple of {sequence} ranks",
         )
     if size > 1 or grouped:
-        # Beside NCCL, gloo carries what lies in host memory.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=timeout_minutes))
+        # A rank alone may have been started without an address to meet at. Beside NCCL, gloo carries what lies in host memory.
+        meeting = {} if size > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=timeout_minutes), **meeting)
     shared = join_sequence(rank, size, sequence) if sequence > 1 else None
     writers = dist.new_group(backend="gloo") if size > 1 else None
     return World(rank, size, local_rank, chosen, per_rank, local_size, shared, writers)

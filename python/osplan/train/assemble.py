@@ -51,8 +51,9 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
     """
     stage_json, stage_hash = read_stage(run)
     asked = decode_stage(stage_json)
-    if asked.memory.tf32:
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high" if asked.memory.tf32 else "highest")
+    # Convolutions take TF32 by default, matrix products do not.
+    torch.backends.cudnn.allow_tf32 = asked.memory.tf32
     caches = Caches()
     world = join_world(
         asked.memory.device, asked.memory.threads, sequence=asked.parallel.sequence, grouped=asked.parallel.strategy != "ddp"

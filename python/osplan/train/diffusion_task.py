@@ -70,21 +70,23 @@ class DiffusionTask:
     def losses(self, stage: Stage, model: nn.Module, batch: Batch, at: MicroBatch) -> StepLoss:
         """Loss of the transformer on a micro-batch."""
         draws = partial(micro_batch_generator, stage.seed or 0, step=at.step, place=at.place)
-        x0 = self._latents(stage, batch, draws("posterior"))
-        if batch.images is not None:
-            x0 = with_pictures(x0, self._latents(stage, batch.images, draws("pictures")))
+        with at.timed("vae"):
+            x0 = self._latents(stage, batch, draws("posterior"))
+            if batch.images is not None:
+                x0 = with_pictures(x0, self._latents(stage, batch.images, draws("pictures")))
+            condition = self._condition(stage, batch, draws("masks")) if self.is_inpainting else None
         generator = draws("noise")
-        noise = self.objective.draw_noise(x0.cpu(), generator).to(self.device)
+        noise = self.objective.draw_noise(x0, generator)
         rank, ranks = strata_of(stage, at)
         cells = x0.shape[-2] * x0.shape[-1]
         t_B = self.objective.draw_times(len(x0), generator, rank, ranks, frame_tokens=cells // 4).to(self.device)
-        condition = self._condition(stage, batch, draws("masks")) if self.is_inpainting else None
-        text = self._text(stage, batch, draws)
+        with at.timed("text"):
+            text = self._text(stage, batch, draws)
         noised, time_B = self.objective.noised(x0, noise, t_B), self.objective.model_time(t_B)
         with autocast(stage, self.device):
             prediction = predicted(model, noised, time_B, text, condition, images=stage.data.images_per_clip)
         loss, per_sample = self.objective.loss(prediction.float(), x0, noise, t_B)
-        return StepLoss(loss, _binned(per_sample.detach(), self.objective.noise_share(t_B)))
+        return StepLoss(loss, _bins(per_sample, self.objective.noise_share(t_B)).means_on_device())
 
     def _text(self, stage: Stage, batch: Batch, draws: Callable[[str], torch.Generator]) -> TextStates:
         """What the captions say; behind each clip's its pictures', where pictures go along."""
@@ -195,7 +197,7 @@ class DiffusionTask:
                     shares.append(self.objective.noise_share(t_B))
                 errors.append(torch.stack(clip_errors, 1))
         per_draw = torch.cat([error.T.flatten() for error in errors])
-        return torch.cat([error.mean(1) for error in errors]), _binned(per_draw, torch.cat(shares))
+        return torch.cat([error.mean(1) for error in errors]), _bins(per_draw, torch.cat(shares)).means()
 
     def _error(self, stage: Stage, example: "Example", noise: Tensor, t_B: Tensor, text: TextStates) -> Tensor:
         """Mean squared error of each clip; a learned variance is no part of it."""
@@ -331,10 +333,10 @@ def _with_dropout(stage: Stage, batch: Batch, generator: torch.Generator) -> lis
     ]
 
 
-def _binned(losses: Tensor, shares: Tensor) -> list[float | None]:
+def _bins(losses: Tensor, shares: Tensor) -> LossBins:
     bins = LossBins(BINS, losses.device)
     bins.add(losses, shares)
-    return bins.means()
+    return bins
 
 
 def _times_at(objective: Objective, shares: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ class Loop:
     def _checkpoint(self, *, force: bool = False) -> None:
         with self.clock.resting():
             self.watching.check_weights()
-            self.keeper.checkpoint(force=force)
+            with self.update.split.time("checkpoint"):
+                self.keeper.checkpoint(force=force)
 
     def _boundary(self) -> End | None:
         """Between two steps: commands, phases, and the reasons to end."""

@@ -64,7 +64,8 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     yield "parallel.tensor", parallel.tensor, parallel.tensor > 1, "layers are not split over ranks"
     stays = memory.offload and not spread
     yield "memory.offload", memory.offload, stays, "only spread weights move to host memory; use parallel.strategy fsdp2, on one GPU too"
-    yield "memory.precision", memory.precision, memory.precision == "fp16", "gradients are not scaled; use bf16 or fp32"
+    in_half = memory.precision == "fp16" and is_vae and objective.adversarial_weight > 0
+    yield "memory.precision", memory.precision, in_half, "the gradients of a discriminator are not scaled; use bf16 or fp32"
     yield "memory.compile", memory.compile, memory.compile == "blocks" and is_vae, "an autoencoder has no blocks to compile; use full"
     alone = is_vae or stage.kind == "inpaint" or model.class_ not in JOINT_CLASSES or parallel.sequence > 1
     joint = f"images train jointly in text-to-video stages of {', '.join(JOINT_CLASSES)} without parallel.sequence"

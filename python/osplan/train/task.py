@@ -3,7 +3,8 @@
 Shape letters: B batch, C channels, T frames, H and W height and width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,10 @@ class Batch:
     """Pictures trained jointly, as many for each clip, those of the first clip first; one frame each."""
 
 
+def _untimed(_part: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Which micro-batch of the run this is."""
@@ -42,6 +47,8 @@ class MicroBatch:
     """Number within the step on this rank, from 0."""
     rank: int
     ranks: int
+    timed: Callable[[str], AbstractContextManager[None]] = _untimed
+    """Within what it returns, time counts for the part of the step it names."""
 
     @property
     def place(self) -> int:
@@ -55,8 +62,8 @@ class StepLoss:
 
     loss: Tensor
     """Call `backward` on it."""
-    by_bin: list[float | None] | None = None
-    """Mean loss per time bin, from data to noise; None where a bin had no clip."""
+    by_bin: Tensor | None = None
+    """Mean loss per time bin, from data to noise; not a number where a bin had no clip."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """Further scalars for the journal, detached."""
 

@@ -11,6 +11,7 @@ from osplan.domain.schedule import Schedule
 from osplan.parallel.sharding import freeze_but, is_sharded, rank_mesh, shard
 from osplan.train.attempt import Attempt
 from osplan.train.ema import Ema
+from osplan.train.loss_scale import LossScale
 from osplan.train.optimizer import Clipper, build_optimizer, optimizer_state, restore_optimizer
 from osplan.train.parameters import Phase, groups_of, phases_of, select, selectable
 from osplan.train.precision import DTYPES
@@ -33,6 +34,7 @@ class Trained:
         averaged = {name: self.source.get_parameter(name) for name in selectable(self.names)}
         self.ema = Ema(averaged, settings) if settings.enabled else None
         self.clipper = Clipper(attempt.stage.clip)
+        self.loss_scale = LossScale(attempt.stage)
         self.rate_factor = 1.0
         """Product of the cuts after roll-backs."""
         self.enter_phase(0, announce=False)
@@ -148,6 +150,7 @@ class Trained:
         return {
             "phase": {"index": self.phase, "started": self.phase_started, "fingerprints": self.phase_fingerprints},
             "clipper": self.clipper.state(),
+            "scaler": self.loss_scale.state(),
             "ema": self.ema.counters() if self.ema is not None else None,
             "rateFactor": self.rate_factor,
         }
@@ -161,3 +164,4 @@ class Trained:
         if self.phase_fingerprints is not None:
             self.phase_fingerprints = dict(state["phase"]["fingerprints"])
         self.rate_factor = state["rateFactor"]
+        self.loss_scale.restore(state.get("scaler"))

@@ -31,7 +31,7 @@ def wild(loop, steps, factor=50.0):
         part = losses(stage, model, batch, at)
         if taken.at - 1 not in steps:
             return part
-        return type(part)(part.loss * factor, [value and value * factor for value in part.by_bin], part.extra)
+        return type(part)(part.loss * factor, part.by_bin * factor, part.extra)
 
     loop.attempt.task.losses = changed
 
@@ -193,7 +193,7 @@ def test_a_divergence_goes_back_to_before_it_began(loop_of, defaults):
     def rising(stage, model, batch, at):
         part = losses(stage, model, batch, at)
         factor = 5.0 if loop.attempt.clips.at > rise["from"] and loop.attempt.clips.at <= 50 else 1.0
-        return type(part)(part.loss * factor, [value and value * factor for value in part.by_bin], part.extra)
+        return type(part)(part.loss * factor, part.by_bin * factor, part.extra)
 
     loop.attempt.task.losses = rising
     assert loop.train().reason == "completed"

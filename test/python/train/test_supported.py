@@ -18,7 +18,10 @@ from osplan.train.supported import refuse_unsupported
         ("its 3 heads evenly", {"model": {"heads": 3}, "parallel": {"sequence": 2}}),
         ("parallel.tensor", {"parallel": {"tensor": 2}}),
         ("memory.offload", {"memory": {"offload": True}}),
-        ("memory.precision", {"memory": {"precision": "fp16"}}),
+        (
+            "memory.precision",
+            {"kind": "vae", "objective": {"name": "reconstruction", "adversarialWeight": 0.5}, "memory": {"precision": "fp16"}},
+        ),
         ("data.imagesPerClip", {"kind": "vae", "data": {"imagesPerClip": 4}}),
         ("data.groupByShape", {"data": {"groupByShape": False}, "shape": {"fixed": False}}),
         ("text.secondEncoder", {"text": {"secondEncoder": "bytes"}}),

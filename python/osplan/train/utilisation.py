@@ -1,0 +1,64 @@
+"""Model FLOP utilisation: what the model's matrix products and attention need, of what the device could do in the time.
+
+Counted on the first forward pass of an attempt; a backward pass counts twice as much, what is computed again to save memory counts nothing.
+Source: Chowdhery et al. 2022, "PaLM", appendix B (arXiv:2204.02311).
+"""
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+
+PASSES = 3
+"""Forward once, backward twice."""
+PEAKS = {
+    # Dense tensor-core FLOP/s of the data sheets, in 16 bits and in TF32.
+    "H200": (989e12, 494e12), "H100 PCIe": (756e12, 378e12), "H100": (989e12, 494e12), "A100": (312e12, 156e12), "L40S": (362e12, 183e12),
+    "L4": (121e12, 60e12), "A10G": (70e12, 35e12), "RTX 4090": (165e12, 83e12), "V100": (125e12, 15.7e12),
+}  # fmt: skip
+PROBE_SIDE, PROBE_TIMES = 512, 4
+_cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+
+
+class FlopCount:
+    """FLOPs of one forward pass of a model on this rank, counted at its first call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.forward: int | None = None
+        # A compiled model runs as one operator that counts as nothing.
+        if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
+            return
+        mode: Any = FlopCounterMode(display=False, custom_mapping={_cpu_attention: sdpa_flop})
+
+        def begin(*_: object) -> None:
+            mode.__enter__()
+
+        def end(*_: object) -> None:
+            mode.__exit__(None, None, None)
+            self.forward = mode.get_total_flops()
+            for handle in handles:
+                handle.remove()
+
+        handles = (model.register_forward_pre_hook(begin), model.register_forward_hook(end))
+
+
+def peak_flops(device: torch.device, precision: str, *, tf32: bool) -> float | None:
+    """What the device could do a second at best: of a known GPU by its data sheet, of a CPU as a matrix product shows it.
+
+    None for a GPU nobody wrote down, and for a GPU's plain float32.
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        known = next((peaks for part, peaks in PEAKS.items() if part in name), None)
+        if known is None or (precision == "fp32" and not tf32):
+            return None
+        return known[1] if precision == "fp32" else known[0]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    square = torch.ones(PROBE_SIDE, PROBE_SIDE, dtype=dtype)
+    _ = square @ square
+    started = time.perf_counter()
+    for _ in range(PROBE_TIMES):
+        _ = square @ square
+    return 2 * PROBE_TIMES * PROBE_SIDE**3 / (time.perf_counter() - started)
