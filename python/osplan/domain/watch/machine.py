@@ -187,7 +187,7 @@ class DiscriminatorCollapse(Rule):
         self.recent = [*self.recent, [reading.step, extra["discriminator"], extra["logitsReal"], extra["logitsFake"]]][-wanted:]
         if len(self.recent) < wanted:
             return None
-        loss, real, fake = (sum(row[place] for row in self.recent) / wanted for place in (1, 2, 3))
+        loss, real, fake = (statistics.median(row[place] for row in self.recent) for place in (1, 2, 3))
         always, never = loss < 0.05 and real > 1 and fake < -1, abs(real - fake) < 0.02
         if not (always or never):
             self.told = False
@@ -199,7 +199,7 @@ class DiscriminatorCollapse(Rule):
         return self.alert(
             reading.step,
             f"the discriminator {'always wins' if always else 'sees no difference'} over {wanted} of its steps: "
-            f"loss {loss:.3g}, mean logits {real:.3g} of clips, {fake:.3g} of reconstructions",
+            f"median loss {loss:.3g}, logits {real:.3g} of clips, {fake:.3g} of reconstructions",
             "lower objective.discriminatorLearningRate or objective.adversarialWeight"
             if always
             else "raise objective.discriminatorLearningRate; check that reconstructions differ from clips at all",
