@@ -98,7 +98,7 @@ class VaeTask:
         """Loss of the autoencoder on a micro-batch."""
         step, video = at.step, normalised(batch.pixels_BCTHW, self.device)
         with autocast(stage, self.device):
-            recon, posterior, wavelets = _parts(model(video, self._noise(stage, video, at)))
+            recon, posterior, wavelets = parts_of(model(video, self._noise(stage, video, at)))
         if stage.objective.wavelet_weight == 0:
             wavelets = []
         settings = _loss_settings(stage, adversarial=self.discriminator is not None)
@@ -156,7 +156,7 @@ class VaeTask:
         assert self.discriminator is not None
         video = normalised(batch.pixels_BCTHW, self.device)
         with torch.no_grad(), autocast(stage, self.device):
-            recon, _, _ = _parts(self.model(video, self._noise(stage, video, at)))
+            recon, _, _ = parts_of(self.model(video, self._noise(stage, video, at)))
         loss = discriminator_loss(video, recon.float(), at.step, _loss_settings(stage, adversarial=True), self.discriminator)
         loss.total.backward()
         return float(loss.total.detach()), float(loss.logits_real), float(loss.logits_fake)
@@ -252,7 +252,7 @@ class VaeTask:
         return int(torch.Size(latent_size(self.model, self.held_out[0].pixels_BCTHW)[2:]).numel()) if self.held_out else 0
 
 
-def _parts(out: Any) -> tuple[Tensor, Posterior, list[tuple[Tensor, Tensor]]]:
+def parts_of(out: Any) -> tuple[Tensor, Posterior, list[tuple[Tensor, Tensor]]]:
     """Reconstruction, posterior, and the wavelets of encoder and decoder where an autoencoder has them."""
     if not isinstance(out, Reconstruction):
         video, posterior = out

@@ -1,0 +1,102 @@
+"""How fast this machine computes, from a moment's measurement, and what a step's work takes on it."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from osplan.train.precision import DTYPES
+from osplan.train.traced import TracedStep, Work
+
+ROUNDS = 5
+SIDE = {"cpu": 768, "cuda": 4096}
+"""Of the square matrices that are multiplied."""
+COPIED = 1 << 26
+"""Bytes of the copy that shows the bandwidth."""
+READS_PER_WRITE = 2.0
+"""An operation reads about as much as it writes, twice."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates of one device."""
+
+    flops: float
+    """Multiplications and additions a second in matrix products of the stage's precision."""
+    encode_flops: float
+    """The same in the autoencoder's."""
+    bytes: float
+    """Bytes copied a second."""
+    seconds_per_operation: float
+    """Of an operation on next to nothing."""
+
+    def seconds(self, work: Work, flops: float | None = None) -> float:
+        """Estimate for some work."""
+        moved = work.written * (1 + READS_PER_WRITE) / 2 / self.bytes
+        return work.flops / (flops or self.flops) + moved + work.operations * self.seconds_per_operation
+
+    def step_seconds(self, step: TracedStep, passes: int) -> float:
+        """Estimate for an update over some micro-batches."""
+        once = self.seconds(step.encode, self.encode_flops) + self.seconds(step.forward) + self.seconds(step.backward)
+        return passes * once + self.seconds(step.update)
+
+
+def measured_machine(device: torch.device, precision: str, encode_precision: str) -> Machine:
+    """Measures a device, in about a second."""
+    side, numbers = SIDE[device.type], torch.zeros(COPIED // 4, device=device)
+
+    def matrix_rate(name: str) -> float:
+        a = torch.randn(side, side, device=device).to(DTYPES[name])
+        return 2 * side**3 / _fastest(lambda: a @ a, device)
+
+    small = torch.zeros(8, device=device)
+    return Machine(
+        flops=matrix_rate(precision),
+        encode_flops=matrix_rate(encode_precision),
+        bytes=COPIED / _fastest(numbers.clone, device),
+        seconds_per_operation=_fastest(lambda: [small.add(1) for _ in range(200)], device) / 200,
+    )
+
+
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of some rounds."""
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory a rank may use: the GPU's, or what the host has to give now."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    with open("/proc/meminfo") as file:
+        found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")}
+    return found.get("MemAvailable") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def resident_bytes() -> int:
+    """Bytes this process holds now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def most_resident_bytes() -> int:
+    """The most bytes this process has held since the last `forget_most_resident`."""
+    with open("/proc/self/status") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), resident_bytes())
+
+
+def forget_most_resident() -> None:
+    """Begins to look for the most anew, where the system allows it."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return
