@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("cache", help="fills the caches of a stage; the request comes on stdin, events go to stdout, both as JSON")
     commands.add_parser("decode", help="decodes every clip of a stage; the request comes on stdin, events go to stdout, both as JSON")
     commands.add_parser("sample", help="samples of trained weights; the request comes on stdin, events go to stdout, both as JSON")
+    commands.add_parser("probe", help="memory and time of a stage; the request comes on stdin, the answer goes to stdout, both as JSON")
     pool = commands.add_parser("pool", help="a parent with everything imported that forks trainers of one process")
     pool.add_argument("socket")
     pool.add_argument("--room", help="long enough for the command line of a child")
@@ -34,12 +35,9 @@ def main(arguments: list[str]) -> int:
         from osplan.pool import serve
 
         return serve(options.socket, train_run)
-    if options.command == "cache":
-        return answer_request(fill_caches)
-    if options.command == "decode":
-        return answer_request(decode_clips)
-    if options.command == "sample":
-        return answer_request(sample_weights)
+    answers = {"cache": fill_caches, "decode": decode_clips, "sample": sample_weights, "probe": probe_stage}
+    if options.command in answers:
+        return answer_request(answers[options.command])
     return train_run(options.run.resolve(), options.attempt)
 
 
@@ -57,6 +55,20 @@ def decode_clips(request: Mapping[str, Any], say: Callable[..., None]) -> None:
     from osplan.domain.stage import decode_stage
 
     say("decoded", **decode_report(request["inputs"]["data"], decode_stage(request["stage"]), say))
+
+
+def probe_stage(request: Mapping[str, Any], say: Callable[..., None]) -> None:
+    """Answers a request `{stage, inputs, steps}` with one event: `probed` after some steps, or `estimated` without any."""
+    from osplan.domain.stage import decode_stage
+    from osplan.train.clips import bucket_counts
+    from osplan.train.probe import fits, probe
+
+    stage, inputs = request["stage"], request["inputs"]
+    buckets = bucket_counts(decode_stage(stage), inputs) if inputs["data"] is not None else {}
+    if request["steps"]:
+        say("probed", **probe(stage, inputs, buckets))
+    else:
+        say("estimated", **fits(stage, inputs, buckets))
 
 
 def sample_weights(request: Mapping[str, Any], say: Callable[..., None]) -> None:

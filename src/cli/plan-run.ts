@@ -9,9 +9,11 @@ import { recipeParent } from '../runs/lint.ts'
 import { planStage, type StagePlan } from '../runs/plan.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { planLines } from '../weights/text.ts'
+import { bytesText } from './bytes-text.ts'
 import { hitRate } from './data-cache-run.ts'
 import { chosenEngine } from './engine-chosen.ts'
 import type { EngineOptions } from './engine-options.ts'
+import { type Measured, measuredPlan, measuredRows } from './estimate-text.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import { brief, sparkline } from './progress.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
@@ -21,6 +23,8 @@ export interface PlanArguments extends RunOptions, EngineOptions {
   recipe: string
   data: string | undefined
   set: string[]
+  probe: boolean
+  fit: boolean
   json: boolean
 }
 
@@ -36,15 +40,16 @@ export async function runPlan(args: PlanArguments, world: TrainingWorld): Promis
   parseAddress(args.recipe)
   const context = { cwd: world.cwd, runsFolder: runs.runsFolder, upstreamCheckout: upstreamCheckoutOf(undefined, world), set: args.set }
   const sides = (await resolveSides(args.recipe, context)).map((side) => withData(side, args.data))
-  const plans: (StagePlan & { start?: Start })[] = []
+  const plans: (StagePlan & Measured & { start?: Start })[] = []
   for (const [place, side] of sides.entries()) {
     const planned = await planStage(side, runs, recipeParent(sides, place))
-    const plan = { ...planned, ...(runs.chosenEngine ? { start: await startOf(side.stage, runs) } : {}) }
-    plans.push(plan)
-    if (!args.json) {
-      printPlan(plan, world)
-      if (plan.start) world.stdout.write(`  starts        ${plan.start.text}\n`)
-    }
+    if (!args.json) printPlan(planned, world)
+    const start = runs.chosenEngine ? await startOf(side.stage, runs) : undefined
+    const measured = await measuredPlan(side, args, runs)
+    plans.push({ ...planned, ...measured, ...(start ? { start } : {}) })
+    if (args.json) continue
+    if (start) world.stdout.write(`  starts        ${start.text}\n`)
+    printRows(measuredRows(measured, side.stage.steps), world)
   }
   if (args.json) writeJson(world.stdout, { formatVersion, plans: plans.map(planJson) })
   if (plans.some(({ load, start }) => (load && load.refused.length > 0) || start?.isPossible === false)) world.setExitCode(1)
@@ -76,7 +81,7 @@ export function printPlan(plan: StagePlan, world: World): void {
   const paint = paintFor(world.stdout, world.env)
   const rows = rowsOf(plan, paint)
   world.stdout.write(`${paint.bold(plan.stage.name)} ${paint.dim(`(${plan.stage.kind}, ${plan.label})`)}\n`)
-  world.stdout.write(rows.map(([name, text]) => `  ${paint.dim(name.padEnd(14))}${text}\n`).join(''))
+  printRows(rows, world)
   if (plan.load)
     world.stdout.write(
       planLines(plan.load)
@@ -84,6 +89,11 @@ export function printPlan(plan: StagePlan, world: World): void {
         .join(''),
     )
   for (const { severity, message, hint } of plan.findings) world.stdout.write(`  ${severity}: ${message}\n    hint: ${hint}\n`)
+}
+
+function printRows(rows: readonly [string, string][], world: World): void {
+  const paint = paintFor(world.stdout, world.env)
+  world.stdout.write(rows.map(([name, text]) => `  ${paint.dim(name.padEnd(14))}${text}\n`).join(''))
 }
 
 function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePlan, paint: Paint): [string, string][] {
@@ -94,7 +104,7 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
     ['parameters', `${millions(parameters.total)} in ${parameters.tensors} tensors${adaptersText(stage, parameters.adapters)}`],
     ...parameters.phases.map((phase): [string, string] => {
       const when = phase.waitsForPlateau ? 'at a plateau' : `from step ${phase.start}`
-      const rest = `trains ${millions(phase.trainable)} (${percent(phase.share)}), optimiser ${bytes(phase.optimizerBytes)}: ${phase.selectors.join(' ')}`
+      const rest = `trains ${millions(phase.trainable)} (${percent(phase.share)}), optimiser ${bytesText(phase.optimizerBytes)}: ${phase.selectors.join(' ')}`
       return [parameters.phases.length > 1 ? when : 'trainable', rest]
     }),
     ['starts from', stage.init.weights === null ? 'random weights' : `${stage.init.weights} (${stage.init.use})`],
@@ -108,7 +118,7 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
       `${stage.batch.perDevice} clips × ${stage.batch.accumulate} passes × ${globalBatch / (stage.batch.perDevice * stage.batch.accumulate)} ranks = ${globalBatch} clips a step`,
     ],
     ['other ranks', `${rankCounts(stage).join(', ')} keep the global batch${whatRanksChange(stage)}`],
-    ['memory', `about ${bytes(memory.total)} a rank (± ${Math.round(100 * memory.error)} %)`],
+    ['memory', `about ${bytesText(memory.total)} a rank (± ${Math.round(100 * memory.error)} %)`],
   ]
   if (!data) return [...rows, ['data', 'none named: pass --data FOLDER']]
   const dropped = Object.entries(data.dropped).map(([rule, count]) => `${count} ${rule}`)
@@ -153,8 +163,4 @@ function cacheRows({ cache }: StagePlan['answers']): [string, string][] {
 function millions(count: number): string {
   if (count >= 1e9) return `${(count / 1e9).toFixed(2)} B`
   return count >= 1e5 ? `${(count / 1e6).toFixed(2)} M` : `${(count / 1e3).toFixed(1)} k`
-}
-
-function bytes(count: number): string {
-  return count >= 2 ** 30 ? `${(count / 2 ** 30).toFixed(1)} GiB` : `${(count / 2 ** 20).toFixed(0)} MiB`
 }

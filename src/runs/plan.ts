@@ -8,6 +8,7 @@ import type { Stage } from '../domain/stage/schema.ts'
 import { type LoadPlan, loadPlan } from '../weights/load-plan.ts'
 import { weightSet } from '../weights/weight-set.ts'
 import { type CacheState, type DataInputs, dataInputs, recipeFileOf } from './data.ts'
+import type { EstimateInputs } from './estimate.ts'
 import { findWeights } from './hand-off.ts'
 import { ask } from './questions.ts'
 import type { RunsWorld } from './world.ts'
@@ -83,11 +84,19 @@ export async function planStage(side: StageSide, world: RunsWorld, parent?: Stag
   }
 }
 
+/** The files of a stage that are there already, for an estimate or a probe. */
+export function estimateInputs(side: StageSide, world: RunsWorld): EstimateInputs {
+  const { stage } = side
+  const weights = weightsNow(stage, world) ?? null
+  const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
+  return { weights: weights !== null && isPickle(weights) ? null : weights, data, ...cacheInputs(side, world, true) }
+}
+
 /** The autoencoder, where it is there already, and the folder of a stage's caches; Python says what is kept. */
-function cacheInputs({ stage, label }: StageSide, world: RunsWorld): Pick<DataInputs, 'vae' | 'cache'> {
-  if (stage.data.cache === 'off' || stage.data.source === null) return { vae: null, cache: null }
+function cacheInputs({ stage, label }: StageSide, world: RunsWorld, always = false): Pick<DataInputs, 'vae' | 'cache'> {
+  if (!always && (stage.data.cache === 'off' || stage.data.source === null)) return { vae: null, cache: null }
   try {
-    return dataInputs(stage, stage.data.source, recipeFileOf(label), world)
+    return dataInputs(stage, stage.data.source ?? '.', recipeFileOf(label), world)
   } catch (cause) {
     // A stage to come may need weights that are still to be trained.
     if (!(cause instanceof UserError)) throw cause

@@ -1,12 +1,11 @@
 import { resolve } from 'node:path'
-import { execa } from 'execa'
 import { z } from 'zod'
-import { UserError } from '../domain/errors.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { findCheckpoint } from '../store/checkpoints.ts'
 import { filesOf, type Run } from '../store/runs.ts'
 import { weightsOf } from './hand-off.ts'
 import { absoluteFiles } from './local-paths.ts'
+import { osplanEvents } from './osplan-request.ts'
 import type { RunsWorld } from './world.ts'
 
 /** What is sampled beside what the stage names: prompts, frames to go on from, weights. */
@@ -34,7 +33,6 @@ export interface Sampled {
 const answer = z.discriminatedUnion('event', [
   z.object({ event: z.literal('sample'), path: z.string(), prompt: z.string() }),
   z.object({ event: z.literal('sampled'), count: z.int() }),
-  z.object({ event: z.literal('failed'), code: z.string(), message: z.string(), hint: z.string() }),
 ])
 
 /** Samples of a run's checkpoint, in a process of their own; nothing of the run changes. Raises UserErrors SAMPLE_… and CHECKPOINT_…. */
@@ -69,17 +67,6 @@ function sampledStage(stage: Stage, request: SampleRequest, cwd: string): Stage 
 }
 
 async function askPython(request: object, world: RunsWorld): Promise<Sampled['samples']> {
-  const { python, pythonPath } = world.python()
-  const { stdout, stderr, exitCode } = await execa(python, ['-m', 'osplan', 'sample'], {
-    cwd: world.cwd,
-    env: { PYTHONPATH: pythonPath },
-    input: JSON.stringify(request),
-    reject: false,
-  })
-  const lines = stdout.split('\n').filter((line) => line !== '')
-  const events = lines.map((line) => answer.parse(JSON.parse(line)))
-  const failed = events.find((event) => event.event === 'failed')
-  if (failed?.event === 'failed') throw new UserError(failed.code, failed.message, { hint: failed.hint })
-  if (exitCode !== 0) throw new Error(`python -m osplan sample ended with ${exitCode}: ${stderr.slice(-4000)}`)
+  const events = (await osplanEvents('sample', request, world)).map((event) => answer.parse(event))
   return events.flatMap((event) => (event.event === 'sample' ? [{ path: event.path, prompt: event.prompt }] : []))
 }

@@ -41,7 +41,7 @@ def haar_filters_3d(constant: HaarConstant = "upstream") -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _matrix(dims: Literal[2, 3], constant: HaarConstant, device: torch.device, dtype: torch.dtype) -> Tensor:
+def haar_matrix(dims: Literal[2, 3], constant: HaarConstant, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Bands by cell positions, on a device. Kept out of modules so that no checkpoint or `to_empty` can change it."""
     with torch.inference_mode(False):
         filters = haar_filters_2d() if dims == 2 else haar_filters_3d(constant)
@@ -52,7 +52,7 @@ def haar_2d(x_BCTHW: Tensor) -> Tensor:
     """Per-frame transform: (B, C, T, H, W) to (B, 4C, T, H/2, W/2)."""
     b, c, t, h, w = x_BCTHW.shape
     cells = x_BCTHW.reshape(b, c, t, h // 2, 2, w // 2, 2).permute(0, 4, 6, 1, 2, 3, 5).reshape(b, 4, -1)
-    bands = _matrix(2, "upstream", cells.device, cells.dtype) @ cells
+    bands = haar_matrix(2, "upstream", cells.device, cells.dtype) @ cells
     return bands.view(b, 4 * c, t, h // 2, w // 2)
 
 
@@ -60,7 +60,7 @@ def inverse_haar_2d(bands_BCTHW: Tensor) -> Tensor:
     """Inverse of `haar_2d`: (B, 4C, T, H, W) to (B, C, T, 2H, 2W)."""
     b, nc, t, h, w = bands_BCTHW.shape
     bands = bands_BCTHW.reshape(b, 4, -1)
-    cells = _matrix(2, "upstream", bands.device, bands.dtype).t() @ bands
+    cells = haar_matrix(2, "upstream", bands.device, bands.dtype).t() @ bands
     return cells.view(b, 2, 2, nc // 4, t, h, w).permute(0, 3, 4, 5, 1, 6, 2).reshape(b, nc // 4, t, 2 * h, 2 * w)
 
 
@@ -73,7 +73,7 @@ def haar_3d(x_BCTHW: Tensor, constant: HaarConstant = "upstream", past: Past | N
         x_BCTHW = torch.cat((x_BCTHW[:, :, :1], x_BCTHW), dim=2)
     b, c, t, h, w = x_BCTHW.shape
     cells = x_BCTHW.reshape(b, c, t // 2, 2, h // 2, 2, w // 2, 2).permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(b, 8, -1)
-    bands = _matrix(3, constant, cells.device, cells.dtype) @ cells
+    bands = haar_matrix(3, constant, cells.device, cells.dtype) @ cells
     return bands.view(b, 8 * c, t // 2, h // 2, w // 2)
 
 
@@ -84,6 +84,6 @@ def inverse_haar_3d(bands_BCTHW: Tensor, constant: HaarConstant = "upstream", pa
     """
     b, nc, t, h, w = bands_BCTHW.shape
     bands = bands_BCTHW.reshape(b, 8, -1)
-    cells = _matrix(3, constant, bands.device, bands.dtype).t() @ bands
+    cells = haar_matrix(3, constant, bands.device, bands.dtype).t() @ bands
     x_BCTHW = cells.view(b, 2, 2, 2, nc // 8, t, h, w).permute(0, 4, 5, 1, 6, 2, 7, 3).reshape(b, nc // 8, 2 * t, 2 * h, 2 * w)
     return x_BCTHW[:, :, 1:] if past is None or past.is_first else x_BCTHW

@@ -92,6 +92,16 @@ def split(stage: Stage, inputs: Mapping[str, Any]) -> tuple[ChosenClips, ChosenC
     return selection.chosen.take(training), selection.chosen.take(held_out), selection
 
 
+def bucket_counts(stage: Stage, inputs: Mapping[str, Any]) -> dict[tuple[int, int, int], int]:
+    """Training clips by their (frames, height, width).
+
+    Raises those of `split`.
+    """
+    training, _, _ = split(stage, inputs)
+    sizes, counts = np.unique(training.buckets, axis=0, return_counts=True)
+    return {(frames, height, width): int(count) for (frames, height, width), count in zip(sizes.tolist(), counts, strict=True)}
+
+
 def _index(inputs: Mapping[str, Any]) -> ClipIndex:
     """The index beside the clips, built by the first rank that asks and mapped by all; one in memory where nothing can be written."""
     source = Path(inputs["data"])

@@ -37,10 +37,13 @@ class Machine:
         moved = work.written * (1 + READS_PER_WRITE) / 2 / self.bytes
         return work.flops / (flops or self.flops) + moved + work.operations * self.seconds_per_operation
 
-    def step_seconds(self, step: TracedStep, passes: int) -> float:
-        """Estimate for an update over some micro-batches."""
-        once = self.seconds(step.encode, self.encode_flops) + self.seconds(step.forward) + self.seconds(step.backward)
-        return passes * once + self.seconds(step.update)
+    def step_seconds(self, step: TracedStep, passes: int) -> dict[str, float]:
+        """Estimate for an update over some micro-batches, by the parts a step's time is told in."""
+        return {
+            "forward": passes * (self.seconds(step.encode, self.encode_flops) + self.seconds(step.forward)),
+            "backward": passes * self.seconds(step.backward),
+            "optimizer": self.seconds(step.update),
+        }
 
 
 def measured_machine(device: torch.device, precision: str, encode_precision: str) -> Machine:

@@ -5,7 +5,8 @@ operation holds for a moment; what the allocator loses on top is not in them.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from osplan.domain.stage import Stage
+from osplan.domain.stage import Lora, Stage
 from osplan.models.discriminator import PatchDiscriminator3D
+from osplan.models.haar import haar_matrix
 from osplan.models.registry import build_model
-from osplan.train.adapters import add_adapters
+from osplan.parallel.sharding import freeze_but
+from osplan.train.adapters import targets_of
 from osplan.train.architecture import config_beside as config_of
 from osplan.train.architecture import pooled_channels, transformer_config, vae_config
 from osplan.train.autoencoder import encoded, latent_channels, latent_size
-from osplan.train.parameters import phases_of, select, selectable, set_trainable
+from osplan.train.parameters import phases_of, select, selectable
 from osplan.train.precision import autocast, autocast_to
 from osplan.train.vae_task import parts_of
 
@@ -152,8 +155,18 @@ class _Meter:
 
 def traced_step(stage: Stage, shape: Shape, weights: str | None = None) -> TracedStep:
     """Goes through one micro-batch of a stage and its update. `weights` are those an autoencoder starts from."""
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng():
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(), _real_matrices():
         return _traced_vae(stage, shape, weights) if stage.kind == "vae" else _traced_transformer(stage, shape)
+
+
+@contextmanager
+def _real_matrices() -> Iterator[None]:
+    """Before and after, no matrix is remembered: a fake one must not meet what has numbers, nor the other way round."""
+    haar_matrix.cache_clear()
+    try:
+        yield
+    finally:
+        haar_matrix.cache_clear()
 
 
 def _traced_transformer(stage: Stage, shape: Shape) -> TracedStep:
@@ -223,7 +236,7 @@ def _there_and_back(loss: Callable[[], Tensor], meter: _Meter) -> tuple[Work, Wo
 def _prepared(stage: Stage, model: nn.Module) -> nn.Module:
     """The network with what its largest phase trains."""
     if stage.lora.rank is not None:
-        add_adapters(model, stage.lora, 0)
+        _adapt(model, stage.lora)
     if hasattr(model, "recompute"):
         model.recompute = stage.memory.checkpointing  # type: ignore[assignment]
     names = [name for name, _ in model.named_parameters()]
@@ -231,8 +244,27 @@ def _prepared(stage: Stage, model: nn.Module) -> nn.Module:
     chosen = max((select(selectable(names), phase.selectors) for phase in phases), key=len)
     if stage.kind == "vae" and stage.vae.freeze_encoder:
         chosen = [name for name in chosen if not name.startswith(("encoder.", "quant_conv."))]
-    set_trainable(model, chosen)
+    freeze_but(model, chosen)
     return model.train()
+
+
+class _Adapted(nn.Module):
+    """A linear layer with an adapter, as peft's is: peft's own cannot be made of fake tensors."""
+
+    def __init__(self, base: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.base_layer = base.requires_grad_(False)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(base.in_features, rank, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, base.out_features, bias=False)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x)) * 1.0
+
+
+def _adapt(model: nn.Module, settings: Lora) -> None:
+    for name, layer in targets_of(model, settings).items():
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, _Adapted(layer, settings.rank or 1))
 
 
 def _parts(stage: Stage, model: nn.Module, vae: nn.Module | None, alive: int) -> dict[str, int]:

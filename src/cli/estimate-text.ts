@@ -1,0 +1,82 @@
+import type { StageSide } from '../domain/stage/origin.ts'
+import { type Estimate, estimateStage, type Probe, probeStage } from '../runs/estimate.ts'
+import { estimateInputs } from '../runs/plan.ts'
+import type { RunsWorld } from '../runs/world.ts'
+import { bytesText } from './bytes-text.ts'
+import { brief, duration } from './progress.ts'
+
+type Rows = [string, string][]
+
+/** What was asked for beside a plan. */
+export interface Measured {
+  readonly estimate?: Estimate
+  readonly probe?: Probe
+}
+
+/** Estimates and probes a stage, as far as it is asked for. */
+export async function measuredPlan(side: StageSide, wanted: { fit: boolean; probe: boolean }, runs: RunsWorld): Promise<Measured> {
+  if (!wanted.probe && !wanted.fit) return {}
+  const inputs = estimateInputs(side, runs)
+  return {
+    ...(wanted.fit ? { estimate: await estimateStage(side.stage, inputs, runs) } : {}),
+    ...(wanted.probe ? { probe: await probeStage(side.stage, inputs, runs) } : {}),
+  }
+}
+
+/** Both as rows of a plan. */
+export function measuredRows({ estimate, probe }: Measured, stageSteps: number): Rows {
+  return [...(estimate ? estimateRows(estimate) : []), ...(probe ? probeRows(probe, stageSteps) : [])]
+}
+
+/** What a probe measured, what it had been estimated at, and what follows for the whole stage. */
+function probeRows({ largest, device, threads, steps, seconds, memory }: Probe, stageSteps: number): Rows {
+  const parts = Object.entries(seconds.split).filter(([, value]) => value > 0.005 * seconds.measured)
+  const split = parts.map(([name, value]) => `${name} ${Math.round((100 * value) / seconds.measured)} %`).join(', ')
+  const where = device === 'cpu' ? `CPU, ${threads} ${threads === 1 ? 'thread' : 'threads'}` : device
+  const { check } = seconds
+  const checked = check
+    ? `; for ${shapeText(check.shape)} it says ${brief(check.predicted)} s, measured ${brief(check.measured)} s (${signed(check.error)})`
+    : ''
+  return [
+    ['probe', `${steps} steps of ${shapeText(largest)} on ${where}: ${brief(seconds.measured)} s a step (${split})`],
+    ['', `the estimate had said ${brief(seconds.estimated)} s (${signed(seconds.error)}); calibrated by it${checked}`],
+    ['', `${bytesText(memory.process + memory.measured)} at most, ${memoryText(memory)}`],
+    [
+      'takes',
+      `${brief(seconds.perStep)} s a step over its buckets: ${duration(seconds.stage)} for ${stageSteps} steps, without loading clips`,
+    ],
+  ]
+}
+
+function memoryText({ process, estimated, measured, error }: Probe['memory']): string {
+  const base = process > 0 ? `, of which ${bytesText(process)} Python itself` : ''
+  return `estimated ${bytesText(process + estimated)} (${signed(error)})${base}; the stage alone ${bytesText(measured)}`
+}
+
+/** The estimate by part, and the changes of settings that would need less, the cheapest first. */
+function estimateRows({ largest, seconds, memory, ways }: Estimate): Rows {
+  const total = memory.process + memory.estimated
+  const parts = Object.entries(memory.parts).map(([name, size]) => `${name} ${bytesText(size)}`)
+  const fits = total <= memory.available ? 'fits into' : 'does not fit into'
+  return [
+    [
+      'estimate',
+      `${bytesText(total)} for ${shapeText(largest)}, ${fits} the ${bytesText(memory.available)} there are; about ${brief(seconds.estimated)} s a step`,
+    ],
+    ['', parts.join(', ')],
+    ...ways.map(({ settings, bytes, slowdown, changes_training }, place): [string, string] => {
+      const changes = Object.entries(settings).map(([path, value]) => `${path}=${JSON.stringify(value)}`)
+      const time = Math.abs(slowdown - 1) < 0.01 ? 'as fast' : `${signed(slowdown - 1)} time`
+      const learns = changes_training ? '; learns something else' : ''
+      return [place === 0 ? 'to need less' : '', `${changes.join(' ')}: ${bytesText(memory.process + bytes)}, ${time}${learns}`]
+    }),
+  ]
+}
+
+function shapeText({ clips, frames, height, width }: Estimate['largest']): string {
+  return `${clips} × ${frames}×${height}×${width} px`
+}
+
+function signed(share: number): string {
+  return `${share < 0 ? '−' : '+'}${Math.abs(100 * share).toFixed(0)} %`
+}

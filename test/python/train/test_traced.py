@@ -1,0 +1,108 @@
+import pytest
+import torch
+
+from osplan.domain.stage import decode_stage
+from osplan.models.registry import build_model
+from osplan.train.adapters import add_adapters
+from osplan.train.architecture import transformer_config, vae_config
+from osplan.train.machine import Machine
+from osplan.train.probe import probe, ways_to_fit
+from osplan.train.traced import Shape, Work, traced_step
+
+SMALL = Shape(2, 5, 32, 32)
+MACHINE = Machine(flops=1e11, encode_flops=1e11, bytes=1e10, seconds_per_operation=5e-6)
+KINDS = {
+    "v1.3": {},
+    "inpaint": {"kind": "inpaint", "model": {"class": "OpenSoraInpaint_v1_3"}},
+    "v1.2": {"model": {"class": "OpenSoraT2V", "sparse": False}},
+    "latte": {"model": {"class": "LatteT2V"}, "objective": {"name": "epsilon"}},
+    "v1.5": {
+        "model": {"class": "SparseUMMDiT", "headDim": 32, "stageLayers": [2, 2, 2], "stageSparseN": [1, 2, 1], "sparseBlocks": None},
+        "objective": {"name": "rectified-flow"},
+        "shape": {"height": 64, "width": 64},
+    },
+    "older autoencoder": {"vae": {"class": "CausalVAEModel", "baseChannels": 32}},
+    "adapters": {"lora": {"rank": 4}},
+}
+
+
+def stage_of(stage_json, **sections):
+    return decode_stage(stage_json(**sections))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name == "v1.5" else []) for name in KINDS])
+def test_every_model_is_gone_through_without_numbers(stage_json, name):
+    stage = stage_of(stage_json, **KINDS[name])
+    traced = traced_step(stage, Shape(2, 5, stage.shape.height, stage.shape.width))
+    assert traced.forward.flops > 0 and traced.backward.flops > 0.5 * traced.forward.flops and traced.encode.flops > 0
+    assert all(size > 0 for size in traced.parts.values())
+
+
+def test_weights_and_optimiser_are_counted_to_the_byte(stage_json):
+    stage = stage_of(stage_json)
+    model = build_model(transformer_config(stage))
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    parts = traced_step(stage, SMALL).parts
+    assert (parts["weights"], parts["gradients"], parts["optimizer"], parts["ema"]) == (size, size, 2 * size, size)
+
+
+def test_adapters_are_counted_as_peft_makes_them(stage_json):
+    stage = stage_of(stage_json, lora={"rank": 4})
+    model = build_model(transformer_config(stage))
+    add_adapters(model, stage.lora, 0)
+    adapters = sum(value.nbytes for name, value in model.named_parameters() if ".lora_" in name)
+    parts = traced_step(stage, SMALL).parts
+    assert parts["gradients"] == parts["ema"] == adapters
+    assert parts["weights"] == sum(parameter.nbytes for parameter in model.parameters())
+
+
+def test_work_of_a_matrix_product_is_what_its_sides_say(stage_json):
+    small, large = (traced_step(stage_of(stage_json), Shape(clips, 5, 32, 32)).encode for clips in (1, 2))
+    assert large.flops == 2 * small.flops
+
+
+def test_computing_activations_again_costs_work_and_saves_memory(stage_json):
+    shape = Shape(2, 5, 128, 128)
+    sizes = {"shape": {"frames": 5, "height": 128, "width": 128}, "model": {"layers": 4, "heads": 4, "headDim": 48, "sparse": False}}
+    kept, again = (traced_step(stage_of(stage_json, **sizes, memory={"checkpointing": level}), shape) for level in ("none", "all"))
+    assert again.parts["activations"] < kept.parts["activations"]
+    assert again.backward.flops == pytest.approx(kept.backward.flops + kept.forward.flops, rel=0.1)
+
+
+def test_a_cache_saves_the_encoding_and_inpainting_encodes_twice(stage_json):
+    once = traced_step(stage_of(stage_json), SMALL).encode
+    assert traced_step(stage_of(stage_json, data={"cache": "latents"}), SMALL).encode == Work(0, 0, 0)
+    assert traced_step(stage_of(stage_json, **KINDS["inpaint"]), SMALL).encode.flops == pytest.approx(2 * once.flops)
+
+
+def test_real_tensors_are_as_they_were_after_a_trace(stage_json):
+    stage = stage_of(stage_json)
+    vae = build_model(vae_config(stage))
+    video = torch.rand(1, 3, 5, 32, 32)
+    before = vae.encode(video).mode()
+    traced_step(stage, SMALL)
+    assert torch.equal(vae.encode(video).mode(), before)
+
+
+def test_ways_that_only_cost_time_come_before_those_that_change_what_is_learnt(stage_json):
+    model = {"layers": 2, "heads": 8, "headDim": 48, "sparse": False}
+    sizes = {"shape": {"frames": 5, "height": 128, "width": 128}, "model": model, "batch": {"perDevice": 4}}
+    ways = ways_to_fit(stage_of(stage_json, **sizes), Shape(4, 5, 128, 128), MACHINE)
+    assert [way.changes_training for way in ways] == sorted(way.changes_training for way in ways)
+    named = [next(iter(way.settings)) for way in ways]
+    assert {"batch.perDevice", "memory.checkpointing", "lora.rank"} <= set(named)
+    half = next(way for way in ways if "batch.perDevice" in way.settings)
+    assert half.settings == {"batch.perDevice": 2, "batch.accumulate": 2}
+
+
+def test_a_probe_says_what_it_measured_what_it_had_estimated_and_how_far_off_it_was(stage_json):
+    found = probe(stage_json(), {"weights": None, "vae": None, "data": None}, {(5, 32, 32): 6, (1, 32, 32): 3})
+    assert found["largest"] == {"clips": 2, "frames": 5, "height": 32, "width": 32}
+    seconds, memory = found["seconds"], found["memory"]
+    assert len(seconds["each"]) == 3 and seconds["error"] == pytest.approx(seconds["estimated"] / seconds["measured"] - 1)
+    assert seconds["check"]["shape"]["frames"] == 1
+    assert min(seconds["measured"], seconds["check"]["predicted"]) <= seconds["perStep"] <= max(
+        seconds["measured"], seconds["check"]["predicted"]
+    )
+    assert seconds["stage"] == pytest.approx(20 * seconds["perStep"])
+    assert abs(memory["error"]) < 0.15
