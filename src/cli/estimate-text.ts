@@ -64,10 +64,10 @@ function estimateRows({ largest, seconds, memory, ways }: Estimate): Rows {
       `${bytesText(total)} for ${shapeText(largest)}, ${fits} the ${bytesText(memory.available)} there are; about ${brief(seconds.estimated)} s a step`,
     ],
     ['', parts.join(', ')],
-    ...ways.map(({ settings, bytes, slowdown, changes_training }, place): [string, string] => {
+    ...ways.map(({ settings, bytes, slowdown, changesTraining }, place): [string, string] => {
       const changes = Object.entries(settings).map(([path, value]) => `${path}=${JSON.stringify(value)}`)
       const time = Math.abs(slowdown - 1) < 0.01 ? 'as fast' : `${signed(slowdown - 1)} time`
-      const learns = changes_training ? '; learns something else' : ''
+      const learns = changesTraining ? '; learns something else' : ''
       return [place === 0 ? 'to need less' : '', `${changes.join(' ')}: ${bytesText(memory.process + bytes)}, ${time}${learns}`]
     }),
   ]

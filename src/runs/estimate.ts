@@ -17,7 +17,7 @@ const way = z.object({
   bytes: z.number(),
   slowdown: z.number(),
   /** Whether the stage learns something else by it. */
-  changes_training: z.boolean(),
+  changesTraining: z.boolean(),
 })
 
 const estimated = z.object({

@@ -8,7 +8,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -94,7 +94,10 @@ def fits(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Mapp
             "process": resident_bytes() if world.device.type == "cpu" else 0,
             "available": available_bytes(world.device),
         },
-        "ways": [asdict(way) for way in ways_to_fit(stage, shape, machine, inputs["weights"])],
+        "ways": [
+            {"settings": way.settings, "bytes": way.bytes, "slowdown": way.slowdown, "changesTraining": way.changes_training}
+            for way in ways_to_fit(stage, shape, machine, inputs["weights"])
+        ],
     }
 
 

@@ -11,6 +11,8 @@ from osplan.train.traced import Shape, Work, traced_step
 
 SMALL = Shape(2, 5, 32, 32)
 MACHINE = Machine(flops=1e11, encode_flops=1e11, bytes=1e10, seconds_per_operation=5e-6)
+TOKENS = {"heads": 2, "headDim": 48, "sparse": False, "patch": [1, 1, 1]}
+"""A model whose tokens need more memory than its weights."""
 KINDS = {
     "v1.3": {},
     "inpaint": {"kind": "inpaint", "model": {"class": "OpenSoraInpaint_v1_3"}},
@@ -62,8 +64,8 @@ def test_work_of_a_matrix_product_is_what_its_sides_say(stage_json):
 
 
 def test_computing_activations_again_costs_work_and_saves_memory(stage_json):
-    shape = Shape(2, 5, 128, 128)
-    sizes = {"shape": {"frames": 5, "height": 128, "width": 128}, "model": {"layers": 4, "heads": 4, "headDim": 48, "sparse": False}}
+    shape = Shape(2, 5, 96, 96)
+    sizes = {"shape": {"frames": 5, "height": 96, "width": 96}, "model": {**TOKENS, "layers": 4}}
     kept, again = (traced_step(stage_of(stage_json, **sizes, memory={"checkpointing": level}), shape) for level in ("none", "all"))
     assert again.parts["activations"] < kept.parts["activations"]
     assert again.backward.flops == pytest.approx(kept.backward.flops + kept.forward.flops, rel=0.1)
@@ -85,9 +87,8 @@ def test_real_tensors_are_as_they_were_after_a_trace(stage_json):
 
 
 def test_ways_that_only_cost_time_come_before_those_that_change_what_is_learnt(stage_json):
-    model = {"layers": 2, "heads": 8, "headDim": 48, "sparse": False}
-    sizes = {"shape": {"frames": 5, "height": 128, "width": 128}, "model": model, "batch": {"perDevice": 4}}
-    ways = ways_to_fit(stage_of(stage_json, **sizes), Shape(4, 5, 128, 128), MACHINE)
+    sizes = {"shape": {"frames": 5, "height": 96, "width": 96}, "model": {**TOKENS, "layers": 2}, "batch": {"perDevice": 4}}
+    ways = ways_to_fit(stage_of(stage_json, **sizes), Shape(4, 5, 96, 96), MACHINE)
     assert [way.changes_training for way in ways] == sorted(way.changes_training for way in ways)
     named = [next(iter(way.settings)) for way in ways]
     assert {"batch.perDevice", "memory.checkpointing", "lora.rank"} <= set(named)
