@@ -1,5 +1,5 @@
 import type { HeldOutPoint } from '../domain/run/state.ts'
-import { type Run, readState } from '../store/runs.ts'
+import { filesOf, type Run, readState } from '../store/runs.ts'
 import { TrainerRecord } from '../store/trainer-record.ts'
 import { type Column, csvText, parquetBytes } from '../trackers/tables.ts'
 
@@ -15,7 +15,7 @@ export async function exportCurves(run: Run, format: CurveFormat): Promise<Uint8
 }
 
 async function columnsOf(run: Run): Promise<Column[]> {
-  const record = new TrainerRecord(run.folder)
+  const record = new TrainerRecord(filesOf(run.folder))
   await record.update()
   const { columns } = record
   const measured = [...columns.names].map((name): Column => ({ name, values: columns.column(name) ?? new Float64Array(columns.rows) }))

@@ -4,11 +4,13 @@ import { z } from 'zod'
 import { type EngineChoice, engineChoice } from '../domain/engine-choice.ts'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion, type RunIdentity, runIdentity } from '../domain/protocol.ts'
-import { foldRun, type RunState } from '../domain/run/state.ts'
+import type { RunState } from '../domain/run/state.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { makeFolder, writeAtomically } from './files.ts'
-import { supervisorJournal, trainerJournal } from './journal.ts'
+import { supervisorJournal } from './journal.ts'
+import { RecordFold } from './record-fold.ts'
 import { stamp } from './stamp.ts'
+import { TrainerRecord } from './trainer-record.ts'
 
 const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
 const longestSocketPath = 99
@@ -194,10 +196,16 @@ function stageAndSuffix(id: string): string {
   return id.slice(stampLength)
 }
 
-/** The state of a run by its journals alone. */
-export function readState(run: Run): RunState {
+/** The state of a run by its journals alone; what was kept of the trainer's is not read again. */
+export function readState(run: Pick<Run, 'folder'>): RunState {
   const files = filesOf(run.folder)
-  return foldRun(trainerJournal(files.trainer).next(), supervisorJournal(files.supervisor).next())
+  // The supervisor first: an end written there means that the trainer has said everything.
+  const told = supervisorJournal(files.supervisor).next()
+  const record = new TrainerRecord(files)
+  record.updateNow()
+  const fold = new RecordFold(record)
+  fold.take(told)
+  return { ...fold.state(), points: fold.points() }
 }
 
 /** Where a run trains: this machine where nothing else was chosen. */

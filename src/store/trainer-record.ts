@@ -3,7 +3,6 @@ import { MetricColumns, type StepLine } from '../domain/metrics/columns.ts'
 import type { TrainerEvent } from '../domain/protocol.ts'
 import { parseTrainerLine } from './journal.ts'
 import { GrowingLines } from './lines.ts'
-import { filesOf } from './runs.ts'
 import { readSegment, type Segment, writeSegment } from './segments.ts'
 
 /** A journal is kept as segments once this much of it has not been kept yet; less is read again in no time. */
@@ -34,10 +33,10 @@ export class TrainerRecord {
   /** Since the last segment. */
   #unkept: { start: number; row: number; texts: [number, string][] } = { start: 0, row: 0, texts: [] }
 
-  constructor(runFolder: string) {
-    const files = filesOf(runFolder)
-    this.#journal = files.trainer
-    this.#derived = files.derived
+  /** `trainer` is the journal, `derived` the folder for what is kept of it. */
+  constructor({ trainer, derived }: { readonly trainer: string; readonly derived: string }) {
+    this.#journal = trainer
+    this.#derived = derived
     this.#lines = new GrowingLines(this.#journal)
   }
 
@@ -57,14 +56,23 @@ export class TrainerRecord {
    */
   async update(): Promise<boolean> {
     const before = this.#lines.offset
+    while (this.#readSlice()) await new Promise(setImmediate)
+    return this.#lines.offset > before
+  }
+
+  /** The same in one go. */
+  updateNow(): void {
+    while (this.#readSlice());
+  }
+
+  /** Reads a part of what the journal has grown by; returns whether there may be more. */
+  #readSlice(): boolean {
     if (!this.#isOpen) this.#takeSegments()
     this.#isOpen = true
-    while (this.#lines.read((bytes, start, end) => this.#take(bytes.toString('utf8', start, end)), sliceBytes)) {
-      if (this.#lines.offset - this.#unkept.start >= longestSegmentBytes) this.#keep()
-      await new Promise(setImmediate)
-    }
-    if (this.#lines.offset - this.#unkept.start >= segmentBytes) this.#keep()
-    return this.#lines.offset > before
+    const isMore = this.#lines.read((bytes, start, end) => this.#take(bytes.toString('utf8', start, end)), sliceBytes)
+    const unkept = this.#lines.offset - this.#unkept.start
+    if (unkept >= (isMore ? longestSegmentBytes : segmentBytes)) this.#keep()
+    return isMore
   }
 
   #takeSegments(): void {

@@ -3,13 +3,14 @@ import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateS
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { trainerEvent } from '../../src/domain/protocol.ts'
+import { filesOf } from '../../src/store/runs.ts'
 import { plainStep } from '../../src/store/step-line.ts'
 import { TrainerRecord } from '../../src/store/trainer-record.ts'
 import { folderTest as test } from '../runs/fake-world.ts'
 import { journalLines, stepLine } from './made-journal.ts'
 
 async function recordOf(folder: string): Promise<TrainerRecord> {
-  const record = new TrainerRecord(folder)
+  const record = new TrainerRecord(filesOf(folder))
   await record.update()
   return record
 }

@@ -1,6 +1,7 @@
 import type { SupervisorEvent } from '../../domain/protocol.ts'
-import { newestAttempt, RunFold, type RunState } from '../../domain/run/state.ts'
+import { newestAttempt, type RunState } from '../../domain/run/state.ts'
 import { type JournalReader, supervisorJournal } from '../../store/journal.ts'
+import { RecordFold } from '../../store/record-fold.ts'
 import { filesOf, type Run } from '../../store/runs.ts'
 import { TrainerRecord } from '../../store/trainer-record.ts'
 import { isGone } from '../supervise.ts'
@@ -15,15 +16,15 @@ export class RunWatch {
   #record: TrainerRecord
   #supervisor: JournalReader<SupervisorEvent>
   #supervisorSeq = -1
-  #fold = new RunFold()
-  #done = { rows: 0, events: 0, rewinds: 0 }
+  #fold: RecordFold
   #isGone = false
   #updating: Promise<boolean> | undefined
 
   constructor(run: Run, world: Pick<RunsWorld, 'engine' | 'now'>) {
     this.run = run
     this.#world = world
-    this.#record = new TrainerRecord(run.folder)
+    this.#record = new TrainerRecord(filesOf(run.folder))
+    this.#fold = new RecordFold(this.#record)
     this.#supervisor = supervisorJournal(filesOf(run.folder).supervisor)
   }
 
@@ -59,45 +60,16 @@ export class RunWatch {
     // The supervisor first: an end written there means that the trainer has said everything.
     const told = this.#supervisor.next()
     await this.#record.update()
-    this.#foldRecord()
-    for (const event of told) {
-      this.#supervisorSeq = event.seq
-      this.#fold.add(event.attempt, event)
-    }
+    this.#fold.take(told)
+    this.#supervisorSeq = told.at(-1)?.seq ?? this.#supervisorSeq
     await this.#look()
     return this.cursor !== before
   }
 
   #startOver(): void {
-    this.#record = new TrainerRecord(this.run.folder)
+    this.#record = new TrainerRecord(filesOf(this.run.folder))
     this.#supervisor = supervisorJournal(filesOf(this.run.folder).supervisor)
-    this.#fold = new RunFold()
-    this.#done = { rows: 0, events: 0, rewinds: 0 }
-  }
-
-  #foldRecord(): void {
-    const { events, columns, last } = this.#record
-    for (; this.#done.events < events.length; this.#done.events += 1) {
-      const placed = events[this.#done.events]
-      if (!placed) break
-      this.#reachRow(placed.row)
-      this.#fold.add(placed.event.attempt, placed.event)
-    }
-    this.#reachRow(columns.rows)
-    if (last.seq >= 0) this.#fold.hear(last.ts)
-  }
-
-  /** Tells the fold of the rows before a row: of those where the run went back, and of the last. */
-  #reachRow(row: number): void {
-    const { columns } = this.#record
-    const [steps, times] = [columns.column('step'), columns.column('ts')]
-    const tell = (at: number) => this.#fold.reach(steps?.[at] ?? 0, times?.[at] ?? 0)
-    for (let next = columns.rewinds[this.#done.rewinds]; next && next.row < row; next = columns.rewinds[this.#done.rewinds]) {
-      tell(next.row)
-      this.#done.rewinds += 1
-    }
-    if (row > this.#done.rows) tell(row - 1)
-    this.#done.rows = Math.max(row, this.#done.rows)
+    this.#fold = new RecordFold(this.#record)
   }
 
   async #look(): Promise<void> {
