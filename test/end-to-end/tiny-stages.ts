@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { EngineChoice } from '../../src/domain/engine-choice.ts'
 import type { StageSide } from '../../src/domain/stage/origin.ts'
 import { type StageInput, stageSchema } from '../../src/domain/stage/schema.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
@@ -64,10 +65,14 @@ export function sideOf(stage: StageInput): StageSide {
   return { label: stage.name, stage: stageSchema.parse(stage), origins: new Map(), findings: [] }
 }
 
-/** A folder for runs and one with twelve real clips. */
-export function tinyWorld(): { world: RunsWorld; data: string } {
+/** A folder for runs and one with twelve real clips; runs train where `place` says, on this machine else. */
+export function tinyWorld(place: { env?: Readonly<Record<string, string>>; engine?: EngineChoice } = {}): {
+  world: RunsWorld
+  data: string
+} {
   const folder = mkdtempSync(join(tmpdir(), 'stagewright-e2e-'))
-  const world = runsWorldOf({ cwd: folder, env: process.env, runsFolder: join(folder, 'runs') })
+  const env = { ...process.env, ...place.env }
+  const world = runsWorldOf({ cwd: folder, env, runsFolder: join(folder, 'runs'), chosenEngine: place.engine })
   const { python, pythonPath } = world.python()
   const clips = join(folder, 'clips')
   const made = spawnSync(python, ['-m', 'osplan.data.synthetic', clips, '--clips', '12'], {
