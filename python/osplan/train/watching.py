@@ -127,4 +127,4 @@ class Watching:
         self.watch = Watch()
         if state.get("watch") is not None:
             self.watch.restore(state["watch"])
-        self.watch.hush(self.trained.step, self._thresholds)
+        self.watch.gone_back(self.trained.step, self._thresholds)

@@ -95,7 +95,7 @@ class JournalWatch:
         self.watch = Watch()
         if step > 0:
             self.watch.restore(json.loads(self.known[step]))
-            self.watch.hush(step, self.thresholds)
+            self.watch.gone_back(step, self.thresholds)
         self.known = {at: state for at, state in self.known.items() if at <= step}
 
 

@@ -11,6 +11,7 @@ from osplan.domain.watch.levels import Divergence, HeldOutRules, Levels
 from osplan.domain.watch.machine import DeadGradients, DiscriminatorCollapse, MemoryCreep, SlowSteps, StuckRank
 from osplan.domain.watch.reading import Alert, Measurement, Reading, Rule
 from osplan.domain.watch.spikes import GradientSpike, LossSpike, NonFinite, RepeatedSpikes, Spike
+from osplan.domain.watch.splice import Splice
 
 
 class Watch:
@@ -22,6 +23,7 @@ class Watch:
         self.levels, self.divergence, self.held_out = Levels(), Divergence(), HeldOutRules()
         self.dead, self.slow, self.memory = DeadGradients(), SlowSteps(), MemoryCreep()
         self.discriminator, self.stuck = DiscriminatorCollapse(), StuckRank()
+        self.splice = Splice()
         self.quiet_until = 0
         """Last step in which only a lasting spike counts."""
         self.told_until: dict[str, int] = {}
@@ -33,7 +35,7 @@ class Watch:
         """Every rule, in the order in which they are documented."""
         return (
             self.non_finite, self.loss, self.gradient, self.repeated, self.divergence, *self.held_out.rules, self.dead, self.discriminator,
-            self.slow, self.memory, self.stuck,
+            self.slow, self.memory, self.stuck, self.splice,
         )  # fmt: skip
 
     def judge(self, reading: Reading, thresholds: Thresholds) -> Alert | None:
@@ -71,6 +73,7 @@ class Watch:
             self.discriminator.step(reading, thresholds),
             self.slow.step(reading, thresholds),
             self.memory.step(reading, thresholds),
+            self.splice.step(reading, self.loss) if thresholds.loss_spike is not None else None,
         ]
         if reading.gradient_norm is not None:
             self.loss.learn(reading)
@@ -94,6 +97,11 @@ class Watch:
     def hush(self, step: int, thresholds: Thresholds) -> None:
         """After this step something was changed by hand or put back: for a while only what lasts counts."""
         self.quiet_until = max(self.quiet_until, step + thresholds.quiet_steps)
+
+    def gone_back(self, step: int, thresholds: Thresholds) -> None:
+        """Training goes on from the checkpoint of this step."""
+        self.hush(step, thresholds)
+        self.splice.begin(step)
 
     def new_phase(self) -> None:
         """Other parameters train from here on: gradients, levels and step time are learnt anew."""
@@ -131,6 +139,7 @@ class Watch:
             "memory": self.memory,
             "discriminator": self.discriminator,
             "stuck": self.stuck,
+            "splice": self.splice,
         }
 
 

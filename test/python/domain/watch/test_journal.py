@@ -238,3 +238,34 @@ def test_every_rule_says_what_it_finds_why_and_from_where():
     rules = rules_as_json()
     assert len({rule["name"] for rule in rules}) == len(rules) == 13
     assert all(rule[part] for rule in rules for part in ("setting", "watches", "reason", "source"))
+
+
+def going_on(factor):
+    """A run of 300 steps with a checkpoint at 250, continued from there with losses times a factor."""
+    past = list(steps(300))
+    checkpoint = {"event": "checkpoint", "step": 250}
+    again = list(
+        steps(
+            80,
+            first=251,
+            loss=lambda at, fields: fields["loss"] * factor,
+            lossByBin=lambda at, fields: [loss and loss * factor for loss in fields["lossByBin"]],
+        )
+    )
+    return [*past[:250], checkpoint, *past[250:], {"event": "started", "step": 250}, *again]
+
+
+def test_a_run_that_goes_on_elsewhere_than_it_stopped_is_said_once():
+    assert said(going_on(2.0)) == [("continue-break", 251)]
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.1])
+def test_a_run_that_goes_on_where_it_stopped_is_not(factor):
+    assert said(going_on(factor)) == []
+
+
+def test_a_kill_while_the_first_steps_are_looked_at_changes_nothing_of_it():
+    events = going_on(2.0)
+    place = next(index for index, event in enumerate(events) if event.get("step") == 255 and index > 260)
+    checkpoint, started = {"event": "checkpoint", "step": 255}, {"event": "started", "step": 255}
+    assert ("continue-break", 256) in said([*events[: place + 1], checkpoint, events[place + 1], started, *events[place + 1 :]])
