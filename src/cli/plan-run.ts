@@ -96,7 +96,7 @@ function printRows(rows: readonly [string, string][], world: World): void {
   world.stdout.write(rows.map(([name, text]) => `  ${paint.dim(name.padEnd(14))}${text}\n`).join(''))
 }
 
-function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePlan, paint: Paint): [string, string][] {
+function rowsOf({ stage, answers, disk, globalBatch, latent, tokensPerClip }: StagePlan, paint: Paint): [string, string][] {
   const { parameters, memory, data, learningRate } = answers
   const rates = learningRate.map((point) => point.learningRate)
   const { frames, height, width } = stage.shape
@@ -119,6 +119,7 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
     ],
     ['other ranks', `${rankCounts(stage).join(', ')} keep the global batch${whatRanksChange(stage)}`],
     ['memory', `about ${bytesText(memory.total)} a rank (± ${Math.round(100 * memory.error)} %)`],
+    ['disk', diskText(disk)],
   ]
   if (!data) return [...rows, ['data', 'none named: pass --data FOLDER']]
   const dropped = Object.entries(data.dropped).map(([rule, count]) => `${count} ${rule}`)
@@ -128,6 +129,13 @@ function rowsOf({ stage, answers, globalBatch, latent, tokensPerClip }: StagePla
     ['data', `${data.clips} clips, ${data.heldOut} held out${dropped.length > 0 ? `, dropped: ${dropped.join(', ')}` : ''}`],
     ['ends', `at step ${data.endsAt}: ${data.endsBecause}`],
   ]
+}
+
+function diskText({ checkpointBytes, checkpoints, bytes: needed, freeBytes }: StagePlan['disk']): string {
+  const most = `${checkpoints} checkpoint${checkpoints === 1 ? '' : 's'} of about ${bytesText(checkpointBytes)} at once`
+  return needed <= freeBytes
+    ? `${most}; ${bytesText(freeBytes)} free`
+    : `${most}, ${bytesText(needed)}, and only ${bytesText(freeBytes)} free: lower checkpoint.keepLast`
 }
 
 /** What another number of ranks does change. */

@@ -8,6 +8,7 @@ import type { Stage } from '../domain/stage/schema.ts'
 import { type LoadPlan, loadPlan } from '../weights/load-plan.ts'
 import { weightSet } from '../weights/weight-set.ts'
 import { type CacheState, type DataInputs, dataInputs, recipeFileOf } from './data.ts'
+import { type DiskPlan, diskPlan } from './disk.ts'
 import type { EstimateInputs } from './estimate.ts'
 import { findWeights } from './hand-off.ts'
 import { ask } from './questions.ts'
@@ -54,6 +55,7 @@ export interface StagePlan {
   readonly latent: { readonly frames: number; readonly height: number; readonly width: number } | undefined
   readonly tokensPerClip: number | undefined
   readonly answers: StageAnswers
+  readonly disk: DiskPlan
   /** How the starting weights fit, where they are there already; undefined for random ones and for those of a stage to come. */
   readonly load: LoadPlan | undefined
   readonly findings: readonly Finding[]
@@ -79,6 +81,7 @@ export async function planStage(side: StageSide, world: RunsWorld, parent?: Stag
     latent,
     tokensPerClip: latent && stage.kind !== 'vae' ? tokensOf(latent, stage) : undefined,
     answers,
+    disk: diskPlan(stage, answers.parameters, world.runsFolder),
     load: weights === undefined || isPickle(weights) ? undefined : loadOf(stage, answers, weights),
     findings: [...side.findings, ...stageFindings(side, parent)],
   }
