@@ -55,10 +55,19 @@ export const folderTest = test.extend<{ folder: string }>({
     const folder = mkdtempSync(join(tmpdir(), 'run-'))
     await use(folder)
     // A test that failed leaves its processes.
-    for (const { pid } of processesWhere((words) => words.some((word) => word.startsWith(folder)))) process.kill(pid, 'SIGKILL')
+    for (const { pid } of processesWhere((words) => words.some((word) => word.startsWith(folder)))) endIfThere(pid)
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
   },
 })
+
+/** A process that is just ending may be gone before the signal. */
+function endIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ESRCH') throw cause
+  }
+}
 
 export function sideOf(settings: Record<string, unknown> = {}): StageSide {
   const stage: Stage = stageSchema.parse({ ...defaultStage('small'), steps: 40, ...settings })
