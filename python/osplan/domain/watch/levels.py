@@ -242,7 +242,7 @@ class Overfitting(HeldOutRule):
     source = "Prechelt 1998, Early stopping – but when?: generalisation loss against training progress"
 
     def judge(self, series: list[Measurement], levels: Levels, rate_share: float, thresholds: Thresholds) -> Alert | None:
-        """Three measurements in a row above the best, the last the highest, and a training level that has fallen since."""
+        """Three measurements in a row above the best, and a training level that has fallen since."""
         if thresholds.plateau is None or len(series) < LEAST + 1:
             return None
         best = min(series, key=lambda one: one.handed_on)
@@ -250,9 +250,7 @@ class Overfitting(HeldOutRule):
         tail = after[-LEAST:]
         if len(tail) < LEAST or any(one.handed_on <= best.handed_on * (1 + WORSE) for one in tail):
             return None
-        if tail[-1].handed_on < max(one.handed_on for one in tail):
-            return None
-        then = [block for block in levels.whole if block.last <= best.step]
+        then = [block for block in levels.whole if block.last <= best.step] or levels.whole[:1]
         now = [block for block in levels.whole if block.first > best.step]
         compared = difference(now[-1], then[-1]) if then and now else None
         if compared is None or compared[0] > -2 * compared[1]:
