@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,11 +28,15 @@ VIDEO_ENDINGS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gi
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 DEFAULT_FPS = 24.0
 NO_CAPTION, ONE_CAPTION, CAPTION_LIST = 0, 1, 2
+CAPTION_KINDS = {type(None): NO_CAPTION, str: ONE_CAPTION, list: CAPTION_LIST}
+ODD_IN_PATHS = ("..", "\0", "\n/")
+"""In paths, one after each line end: what has to be looked at path by path."""
 CHUNK_BYTES = 2 << 20
 CHUNK_ROWS = 4096
 BETWEEN_OBJECTS = re.compile(rb"\}(\s*,\s*)\{")
 MAX_COUNT = 2**31 - 1
 Raw = Mapping[str, Any]
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,32 +114,52 @@ def columns_of(rows: Sequence[Any], root: str, place: Place) -> Columns:
 def _columns_at_once(rows: Sequence[Any], root: str) -> Columns:
     count = len(rows)
     paths = [row["path"] for row in rows]
-    if set(map(type, paths)) - {str} or not all(paths) or any(".." in path or path[0] == "/" or "\0" in path for path in paths):
+    if set(map(type, paths)) - {str} or not all(paths) or any(odd in "\n".join(["", *paths]) for odd in ODD_IN_PATHS):
         paths = [_inside(path, root) for path in paths]
     endings = [path[path.rfind(".") :].lower() for path in paths]
-    if set(endings) - VIDEO_ENDINGS - IMAGE_ENDINGS:
+    known = {ending: ending in IMAGE_ENDINGS for ending in set(endings)}
+    if known.keys() - VIDEO_ENDINGS - IMAGE_ENDINGS:
         raise ValueError("an ending that is neither a video's nor an image's")
-    is_image = np.fromiter((ending in IMAGE_ENDINGS for ending in endings), np.bool_, count)
-    captions = [row.get("cap") for row in rows]
-    has_caption = np.fromiter(
-        (NO_CAPTION if cap is None or cap == [] else ONE_CAPTION if type(cap) is str else CAPTION_LIST for cap in captions), np.uint8, count
-    )
-    sizes = [row.get("resolution") or {} for row in rows]
-    frames = _whole_numbers([row.get("num_frames") for row in rows])
+    is_image = np.fromiter(map(known.__getitem__, endings), np.bool_, count)
+    captions = _values(rows, "cap")
+    has_caption = np.fromiter(map(CAPTION_KINDS.__getitem__, map(type, captions)), np.uint8, count)
+    has_caption[[row for row, caption in enumerate(captions) if caption == []]] = NO_CAPTION
+    sizes = [size or {} for size in _values(rows, "resolution")]
+    frames = _whole_numbers(_values(rows, "num_frames"))
     encoded = [path.encode() for path in paths]
     numbers = {
         "is_image": is_image,
         "has_caption": has_caption,
         "frames": np.where(is_image, 1, frames).astype(np.int32),
-        "fps": _numbers([row.get("fps", DEFAULT_FPS) for row in rows], DEFAULT_FPS),
-        "height": _whole_numbers([size.get("height") for size in sizes]),
-        "width": _whole_numbers([size.get("width") for size in sizes]),
-        "aesthetic": _numbers([row.get("aesthetic", row.get("aes")) for row in rows], math.nan),
-        "first_frame": _whole_numbers([_cut_start(row.get("cut")) for row in rows]),
-        "crop": _crops([row.get("crop") for row in rows]),
+        "fps": _numbers(_values(rows, "fps"), DEFAULT_FPS),
+        "height": _whole_numbers(_values(sizes, "height")),
+        "width": _whole_numbers(_values(sizes, "width")),
+        "aesthetic": _numbers(_aesthetics(rows), math.nan),
+        "first_frame": _first_frames(_values(rows, "cut")),
+        "crop": _crops(_values(rows, "crop")),
         "path_hash": np.fromiter(map(zlib.crc32, encoded), np.uint32, count),
     }
-    return Columns(numbers, encoded, [_caption_bytes(cap) for cap in captions])
+    return Columns(numbers, encoded, _encoded_captions(captions))
+
+
+def _values(rows: Sequence[Any], name: str, missing: Any = None) -> list[Any]:
+    """A field of all rows; TypeError where one is no object."""
+    return list(map(dict.get, rows, repeat(name), repeat(missing)))
+
+
+def _aesthetics(rows: Sequence[Any]) -> list[Any]:
+    values = _values(rows, "aesthetic", _MISSING)
+    return (
+        [row.get("aes") if value is _MISSING else value for row, value in zip(rows, values, strict=True)] if _MISSING in values else values
+    )
+
+
+def _first_frames(cuts: list[Any]) -> np.ndarray:
+    return np.zeros(len(cuts), np.int32) if _all_missing(cuts) else _whole_numbers([_cut_start(cut) for cut in cuts])
+
+
+def _all_missing(values: list[Any]) -> bool:
+    return values.count(None) == len(values)
 
 
 def _whole_numbers(values: list[Any]) -> np.ndarray:
@@ -151,7 +176,7 @@ def _numbers(values: list[Any], missing: float) -> np.ndarray:
         values = [missing if value is None else value for value in values]
     if types - {int, float, type(None)}:
         raise ValueError("a value that is not a number")
-    return np.array(values, dtype=np.float64)
+    return np.fromiter(values, np.float64, len(values))
 
 
 def _cut_start(cut: Any) -> int:
@@ -164,12 +189,20 @@ def _cut_start(cut: Any) -> int:
 
 def _crops(values: list[Any]) -> np.ndarray:
     crops = np.full((len(values), 4), -1, np.int32)
+    if _all_missing(values):
+        return crops
     for row, crop in enumerate(values):
         if crop is not None:
             if type(crop) is not list or len(crop) != 4 or not (0 <= crop[0] < crop[1] and 0 <= crop[2] < crop[3]):
                 raise ValueError("a crop that is not [x0, x1, y0, y1]")
             crops[row] = _whole_numbers(crop)
     return crops
+
+
+def _encoded_captions(captions: list[Any]) -> list[bytes]:
+    if set(map(type, captions)) <= {str, type(None)} and "\0" not in "".join(filter(None, captions)):
+        return [caption.encode() if caption else b"" for caption in captions]
+    return [_caption_bytes(caption) for caption in captions]
 
 
 def _caption_bytes(caption: Any) -> bytes:
