@@ -62,6 +62,15 @@ async function measureGroup(name: string, group: Group, bench: Bench): Promise<R
 
 async function measureAll(groups: ReadonlyMap<string, Group>): Promise<Result[]> {
   const scratch = scratchFolder(root)
+  const clean = () => rmSync(scratch, { recursive: true, force: true })
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)
+    process.once(signal, () => {
+      clean()
+      process.exit(code)
+    })
   let packed: Promise<string> | undefined
   const bench: Bench = {
     root,
@@ -76,7 +85,7 @@ async function measureAll(groups: ReadonlyMap<string, Group>): Promise<Result[]>
       results.push(...(await measureGroup(name, group, bench)))
     }
   } finally {
-    rmSync(scratch, { recursive: true, force: true })
+    clean()
   }
   return results
 }

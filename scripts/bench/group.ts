@@ -58,8 +58,11 @@ async function* measuredByPython(bench: Bench, name: string): AsyncIterable<Meas
 async function* askPython(root: string, question: readonly string[]): AsyncIterable<string> {
   const { python, pythonPath } = findPython(root, process.env)
   const child = spawn(python, ['-m', 'bench', ...question], { cwd: pythonPath, stdio: ['ignore', 'pipe', 'inherit'] })
+  const stop = () => child.kill()
+  process.once('exit', stop)
   const ended = new Promise<number | null>((resolve, reject) => child.on('close', resolve).on('error', reject))
   for await (const line of createInterface({ input: child.stdout })) if (line.trim() !== '') yield line
   const code = await ended
+  process.off('exit', stop)
   if (code !== 0) throw new Error(`python -m bench ${question.join(' ')} ended with ${code}`)
 }

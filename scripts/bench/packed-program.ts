@@ -1,13 +1,26 @@
-import { cpSync, mkdirSync, mkdtempSync, symlinkSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { bundleTo } from '../build.ts'
 
 const kept = '.bench'
 
-/** Makes a folder inside the checkout, where packages are found from, that is ignored by version control. */
+/** A folder inside the checkout, where packages are found from, that version control ignores. What killed runs left there goes. */
 export function scratchFolder(root: string): string {
-  mkdirSync(join(root, kept), { recursive: true })
-  return mkdtempSync(join(root, kept, 'run-'))
+  const folder = join(root, kept)
+  mkdirSync(folder, { recursive: true })
+  for (const name of readdirSync(folder)) {
+    const [, pid] = /^run-(\d+)-/.exec(name) ?? []
+    if (pid !== undefined && !isAlive(Number(pid))) rmSync(join(folder, name), { recursive: true, force: true })
+  }
+  return mkdtempSync(join(folder, `run-${process.pid}-`))
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === 'EPERM'
+  }
 }
 
 /** The program as a package holds it, `bin` beside the bundle, without touching `dist`. Returns the path of its `stagewright.mjs`. */
