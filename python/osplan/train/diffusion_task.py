@@ -306,7 +306,9 @@ def predicted(model: nn.Module, x_BCTHW: Tensor, time_B: Tensor, text: TextState
 def strata_of(stage: Stage, at: MicroBatch) -> tuple[int, int]:
     """Which part of the times a micro-batch draws from, and of how many: parts of the global batch, or of the ranks as upstream."""
     if stage.compat.times == "upstream":
-        return at.rank, at.ranks
+        # Of ranks that share a clip the first one draws, from its own stratum of all ranks.
+        shared = stage.parallel.sequence
+        return at.rank * shared, at.ranks * shared
     return at.place, at.ranks * stage.batch.accumulate
 
 
