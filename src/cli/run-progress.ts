@@ -1,3 +1,4 @@
+import type { TrainerEvent } from '../domain/protocol.ts'
 import type { RunEvent } from '../domain/run/state.ts'
 import { LossCurve } from './loss-curve.ts'
 import { brief, duration, waitingText } from './progress.ts'
@@ -51,7 +52,7 @@ export class Progress {
       case 'heldOut':
         this.#heldOut = { raw: event.raw.loss, ema: event.ema?.loss, psnr: (event.ema ?? event.raw).psnr ?? undefined }
         this.#curve.measure(event.step, event.ema?.loss ?? event.raw.loss)
-        this.#plain(`held-out loss ${this.#heldOutText()}`)
+        this.#plain(`held-out loss ${this.#heldOutText()}${againstStart(event.ema ?? event.raw)}`)
         break
       case 'checkpoint':
         this.#note(`checkpoint at step ${event.step}`)
@@ -200,4 +201,12 @@ export class Progress {
       curve: this.#curve,
     }
   }
+}
+
+/** How far a measurement is from that of the weights the stage started from, clip by clip. */
+function againstStart({ againstStart: paired }: Extract<TrainerEvent, { event: 'heldOut' }>['raw']): string {
+  if (!paired || paired.difference === 0) return ''
+  const { difference, standardError } = paired
+  const spread = typeof standardError === 'number' ? ` ± ${brief(standardError)}` : ''
+  return `, ${difference < 0 ? '−' : '+'}${brief(Math.abs(difference))}${spread} against its start`
 }

@@ -43,6 +43,8 @@ const measured = z.looseObject({
   standardError: float.nullish(),
   byBin: z.array(float.nullable()).nullish(),
   psnr: float.nullish(),
+  /** Mean difference to the same clips' losses with the weights the stage started from. */
+  againstStart: z.looseObject({ difference: float, standardError: float.nullish() }).nullish(),
 })
 
 /** The steps an incident rests on; `values` are the newest of them as [step, value]. */

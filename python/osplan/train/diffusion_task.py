@@ -146,7 +146,8 @@ class DiffusionTask:
     def measure(self, stage: Stage) -> Measured:
         """Mean squared error on held-out clips, unweighted, with its standard error over clips."""
         per_clip, by_bin = self._measured(stage, shift_captions=0)
-        return Measured(float(per_clip.mean()), float(per_clip.std() / len(per_clip) ** 0.5) if len(per_clip) > 1 else None, by_bin)
+        spread = float(per_clip.std() / len(per_clip) ** 0.5) if len(per_clip) > 1 else None
+        return Measured(float(per_clip.mean()), spread, by_bin, per_clip=per_clip.tolist())
 
     @torch.no_grad()
     def baselines(self, stage: Stage) -> Mapping[str, float]:

@@ -22,6 +22,8 @@ class Measuring:
         self.best_loss, self.since_best = math.inf, 0
         self.last: dict[str, Any] | None = None
         """The newest held-out losses, `raw` and `ema`."""
+        self.start: list[float] | None = None
+        """Loss of each held-out clip with the weights the stage started from."""
 
     def measure(self, *, baselines: bool) -> None:
         """Held-out loss of the raw and of the averaged weights."""
@@ -29,9 +31,9 @@ class Measuring:
         fields: dict[str, Any] | None = None
         if (world.is_first or self.trained.computes_together) and stage.data.held_out_clips > 0:
             with _undisturbed(task.model):
-                raw = task.measure(stage).as_json()
+                raw = self._measured()
                 with self.trained.handed_on():
-                    ema = task.measure(stage).as_json() if self.trained.ema is not None else None
+                    ema = self._measured() if self.trained.ema is not None else None
                     more = task.baselines(stage) if baselines else {}
             fields = {"raw": raw, "ema": ema, **more}
             self.attempt.port.emit("heldOut", step=self.trained.step, **fields)
@@ -44,6 +46,14 @@ class Measuring:
             self.best_loss, self.since_best = loss, 0
         else:
             self.since_best += 1
+
+    def _measured(self) -> dict[str, Any]:
+        """The loss of the weights the model now has, alone and paired with that of those it started from."""
+        found = self.attempt.task.measure(self.attempt.stage)
+        if self.start is None:
+            self.start = list(found.per_clip)
+            return found.as_json()
+        return {**found.as_json(), "againstStart": found.against(self.start) if len(self.start) == len(found.per_clip) > 0 else None}
 
     def sample(self) -> None:
         """Sample videos of the weights that the stage names, by default those that would be handed on."""
@@ -75,12 +85,13 @@ class Measuring:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"bestLoss": self.best_loss, "measurementsSinceBest": self.since_best, "heldOut": self.last}
+        return {"bestLoss": self.best_loss, "measurementsSinceBest": self.since_best, "heldOut": self.last, "heldOutStart": self.start}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint."""
         self.best_loss, self.since_best = _number(state["bestLoss"]), state["measurementsSinceBest"]
         self.last = state["heldOut"]
+        self.start = state.get("heldOutStart")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -77,10 +78,21 @@ class Measured:
     by_bin: list[float | None] | None = None
     psnr: float | None = None
     """Reconstruction PSNR in dB (VAE)."""
+    per_clip: Sequence[float] = ()
+    """Loss of each clip."""
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""
         return {"loss": self.loss, "standardError": self.standard_error, "byBin": self.by_bin, "psnr": self.psnr}
+
+    def against(self, start: Sequence[float]) -> dict[str, float | None]:
+        """Mean difference to the losses the same clips had at the start of the stage, and its standard error over clips.
+
+        Clips differ more from each other than two sets of weights do on one clip: paired, a small change shows.
+        """
+        differences = [now - then for now, then in zip(self.per_clip, start, strict=True)]
+        spread = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None
+        return {"difference": mean(differences), "standardError": spread}
 
 
 class Task(Protocol):

@@ -180,7 +180,7 @@ class VaeTask:
                 ratios.append(psnr(recon.float().clamp(-1, 1) - video))
         error = torch.cat(errors)
         spread = float(error.std() / error.numel() ** 0.5) if error.numel() > 1 else None
-        return Measured(float(error.mean()), spread, psnr=float(torch.cat(ratios).mean()))
+        return Measured(float(error.mean()), spread, psnr=float(torch.cat(ratios).mean()), per_clip=error.tolist())
 
     @torch.no_grad()
     def baselines(self, stage: Stage) -> Mapping[str, float]:

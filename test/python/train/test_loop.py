@@ -224,3 +224,16 @@ def test_a_full_disk_ends_the_attempt_with_a_user_error(loop_of, monkeypatch):
     monkeypatch.setattr("osplan.train.checkpoint._save", full)
     with pytest.raises(UserError, match="DISK_FULL"):
         loop.train()
+
+
+def test_a_measurement_is_paired_with_that_of_the_weights_the_stage_started_from(loop_of):
+    loop, recorder = loop_of(steps=4, held_out=2, data={"heldOutClips": 4}, heldOut={"draws": 1, "everySteps": 2}, checkpoint={"everySteps": 2})
+    loop.train()
+    first, *_, last = recorder.of("heldOut")
+    assert "againstStart" not in first["raw"] and last["raw"]["againstStart"]["standardError"] > 0
+    assert last["raw"]["againstStart"]["difference"] == pytest.approx(last["raw"]["loss"] - first["raw"]["loss"], abs=1e-6)
+    assert last["ema"]["againstStart"]["difference"] == pytest.approx(last["ema"]["loss"] - first["raw"]["loss"], abs=1e-6)
+    again, second = loop_of(steps=4, held_out=2, data={"heldOutClips": 4}, heldOut={"draws": 1, "everySteps": 2})
+    again.restore(read_checkpoint(folder_of(again.attempt.run, 2), 0), [], same_run=True)
+    again.train()
+    assert second.of("heldOut")[-1]["raw"]["againstStart"] == last["raw"]["againstStart"]
