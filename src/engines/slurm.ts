@@ -24,6 +24,7 @@ export interface SlurmTiming {
 
 const usual: SlurmTiming = { pollSeconds: 5, graceSeconds: 15, patienceSeconds: 600, returnSeconds: 10 }
 const retrySeconds = 2
+const answerSeconds = 90
 
 /**
  * A Slurm cluster, through its own commands. A job is found by the words we put into its comment, never by its number alone: a
@@ -62,8 +63,9 @@ export class SlurmEngine implements Engine {
       // It may have ended while Slurm answered.
       return status.state === 'ended' && existsSync(place.exitFile) ? exitStatus(place.exitFile) : status
     } catch (cause) {
-      if (cause instanceof SlurmUnreachable) return { state: 'unseen', why: cause.message, untilSilent: false }
-      throw cause
+      // A machine without Slurm's commands sees as little of the job as one whose controller is down.
+      if (!(cause instanceof SlurmUnreachable || (cause instanceof UserError && cause.code === 'SLURM_MISSING'))) throw cause
+      return { state: 'unseen', why: cause.message, untilSilent: false }
     }
   }
 
@@ -121,7 +123,7 @@ export class SlurmEngine implements Engine {
   async #sent(job: Job): Promise<string> {
     const until = Date.now() + this.#timing.patienceSeconds * 1000
     for (;;) {
-      const { exitCode, stdout, stderr } = await this.#run('sbatch', ['--parsable', job.script])
+      const { exitCode, stdout, stderr } = await this.#run('sbatch', ['--parsable', job.script]).catch(unanswered)
       if (exitCode === 0) return stdout.trim().split(';')[0] ?? ''
       if (!isConnectionTrouble(stderr)) throw refused(spoken(stderr))
       const arrived = await this.#arrived(job, until)
@@ -176,9 +178,11 @@ export class SlurmEngine implements Engine {
       env: this.#env,
       extendEnv: false,
       maxBuffer: 1 << 30,
+      timeout: answerSeconds * 1000,
       ...(input === undefined ? { stdin: 'ignore' as const } : { input }),
     })
     if ((done.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') throw missing(program)
+    if (done.timedOut) throw new SlurmUnreachable(`${program} gave no answer within ${answerSeconds} s`)
     return { exitCode: done.exitCode ?? 1, stdout: done.stdout, stderr: done.stderr }
   }
 }
@@ -196,6 +200,12 @@ function slurmEnvironment(env: Environment): Record<string, string> {
       (entry): entry is [string, string] => entry[1] !== undefined && entry[0] !== 'NODE_CHANNEL_FD' && isOurs(entry[0]),
     ),
   )
+}
+
+/** A command that gave no answer in time, as one that said so. */
+function unanswered(cause: unknown): { exitCode: number; stdout: string; stderr: string } {
+  if (cause instanceof SlurmUnreachable) return { exitCode: 1, stdout: '', stderr: `timed out: ${cause.message}` }
+  throw cause
 }
 
 function isConnectionTrouble(stderr: string): boolean {

@@ -17,7 +17,7 @@ import { SlurmBox, whyNoSlurm } from './box.ts'
  * Real training over two nodes of a cluster: the ranks meet through torchrun and gloo.
  */
 
-vi.setConfig({ testTimeout: 300_000, hookTimeout: 60_000 })
+vi.setConfig({ testTimeout: 900_000, hookTimeout: 60_000 })
 
 /** It takes a minute of two cores; the quick tests play the same with a trainer that trains nothing. */
 const missing = whyNoSlurm() ?? (process.env.STAGEWRIGHT_FULL ? undefined : 'slow')
