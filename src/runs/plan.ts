@@ -90,9 +90,8 @@ export async function planStage(side: StageSide, world: RunsWorld, parent?: Stag
 /** The files of a stage that are there already, for an estimate or a probe. */
 export function estimateInputs(side: StageSide, world: RunsWorld): EstimateInputs {
   const { stage } = side
-  const weights = weightsNow(stage, world) ?? null
   const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
-  return { weights: weights !== null && isPickle(weights) ? null : weights, data, ...cacheInputs(side, world, true) }
+  return { weights: weightsNow(stage, world) ?? null, data, ...cacheInputs(side, world, true) }
 }
 
 /** The autoencoder, where it is there already, and the folder of a stage's caches; Python says what is kept. */

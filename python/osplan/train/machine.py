@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from osplan.train.precision import DTYPES
-from osplan.train.traced import TracedStep, Work
+from osplan.train.traced import Observed, TracedStep, Work
 
 ROUNDS = 5
 SIDE = {"cpu": 768, "cuda": 4096}
@@ -30,7 +31,7 @@ class Machine:
     bytes: float
     """Bytes copied a second."""
     seconds_per_operation: float
-    """Of an operation on next to nothing."""
+    """Of an operation on next to nothing, with what Python and autograd do around it."""
 
     def seconds(self, work: Work, flops: float | None = None) -> float:
         """Estimate for some work."""
@@ -54,13 +55,25 @@ def measured_machine(device: torch.device, precision: str, encode_precision: str
         a = torch.randn(side, side, device=device).to(DTYPES[name])
         return 2 * side**3 / _fastest(lambda: a @ a, device)
 
-    small = torch.zeros(8, device=device)
     return Machine(
         flops=matrix_rate(precision),
         encode_flops=matrix_rate(encode_precision),
         bytes=COPIED / _fastest(numbers.clone, device),
-        seconds_per_operation=_fastest(lambda: [small.add(1) for _ in range(200)], device) / 200,
+        seconds_per_operation=_seconds_per_operation(device),
     )
+
+
+def _seconds_per_operation(device: torch.device) -> float:
+    """Of forward and backward passes through layers that have next to nothing to compute."""
+    layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(20))).to(device)
+    x = torch.zeros(8, 8, device=device)
+
+    def there_and_back() -> None:
+        layers(x).sum().backward()
+
+    with Observed(layers) as observed:
+        there_and_back()
+    return _fastest(there_and_back, device) / observed.operations
 
 
 def _fastest(work: Callable[[], object], device: torch.device) -> float:

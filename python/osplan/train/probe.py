@@ -7,7 +7,8 @@ that is there already.
 import copy
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -32,6 +33,8 @@ from osplan.train.machine import (
     most_resident_bytes,
     resident_bytes,
 )
+from osplan.train.pickles import ENDINGS as PICKLES
+from osplan.train.pickles import as_safetensors
 from osplan.train.supported import refuse_unsupported
 from osplan.train.task import Batch, Task
 from osplan.train.traced import Shape, TracedStep, traced_step
@@ -68,13 +71,24 @@ def probe(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Map
         base = resident_bytes()
         forget_most_resident()
         started = time.perf_counter()
-        task = build_task(stage, {**inputs, "weights": inputs["weights"] if stage.kind == "vae" else None}, _NOTHING, world.device, _Said())
+        with _readable(inputs["weights"] if stage.kind == "vae" else None) as weights:
+            task = build_task(stage, {**inputs, "weights": weights}, _NOTHING, world.device, _Said())
         built = time.perf_counter() - started
         measured = {shape: _measured(live, task, shape, world, base) for shape in _tried(shapes)}
         answer = _answer(stage, stage_json["steps"], shapes, buckets, traced, machine, measured, base, world)
         return answer | {"largest": _json(largest), "buildSeconds": built}
     finally:
         leave_world()
+
+
+@contextmanager
+def _readable(weights: str | None) -> Iterator[str | None]:
+    """Within, weights that are a pickle are safetensors."""
+    if weights is None or Path(weights).suffix not in PICKLES:
+        yield weights
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield str(as_safetensors(Path(weights), Path(folder)))
 
 
 def fits(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Mapping[tuple[int, int, int], int]) -> dict[str, Any]:

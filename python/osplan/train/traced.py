@@ -70,7 +70,7 @@ class TracedStep:
     """Bytes by part, and the work of one micro-batch and of one update."""
 
     parts: dict[str, int]
-    """weights, gradients, optimizer, ema, autoencoder: there all the time; activations: the most that is alive beside them."""
+    """weights, gradients, optimizer, ema, autoencoder, discriminator: there all the time; activations: the most alive beside them."""
     encode: Work
     """The frozen autoencoder's, where nothing is read from a cache."""
     forward: Work
@@ -83,7 +83,7 @@ class TracedStep:
         return sum(self.parts.values())
 
 
-class _Observed(TorchDispatchMode):
+class Observed(TorchDispatchMode):
     """Bytes alive beside the networks, and work done by the operations within."""
 
     def __init__(self, *networks: nn.Module) -> None:
@@ -139,7 +139,7 @@ class _Meter:
     """Work between two readings."""
 
     def __init__(self, *networks: nn.Module) -> None:
-        self.observed, self.attention = _Observed(*networks), _Attention()
+        self.observed, self.attention = Observed(*networks), _Attention()
         self._at = self._now()
 
     def _now(self) -> tuple[float, float, int, float]:
@@ -210,7 +210,11 @@ def _traced_vae(stage: Stage, shape: Shape, weights: str | None) -> TracedStep:
             return total if game is None else total - game(recon.float()).mean()
 
         forward, backward, alive = _there_and_back(loss, meter)
-    return TracedStep(_parts(stage, model, None, alive), Work(0, 0, 0), forward, backward, _update(stage, model))
+    parts = _parts(stage, model, None, alive)
+    if game is not None:
+        # With its gradients and the two moments of its optimiser.
+        parts["discriminator"] = 4 * sum(parameter.nbytes for parameter in game.parameters())
+    return TracedStep(parts, Work(0, 0, 0), forward, backward, _update(stage, model))
 
 
 def _encoding(stage: Stage, vae: Any, shape: Shape, meter: _Meter) -> Work:

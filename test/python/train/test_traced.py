@@ -107,3 +107,13 @@ def test_a_probe_says_what_it_measured_what_it_had_estimated_and_how_far_off_it_
     )
     assert seconds["stage"] == pytest.approx(20 * seconds["perStep"])
     assert abs(memory["error"]) < 0.15
+
+
+@pytest.mark.parametrize(("freezes", "adversarial"), [(False, 0.0), (True, 0.5)])
+def test_an_autoencoder_that_trains_is_gone_through_as_well(stage_json, freezes, adversarial):
+    objective = {"name": "reconstruction", "adversarialWeight": adversarial}
+    stage = stage_of(stage_json, kind="vae", objective=objective, vae={"weights": None, "freezeEncoder": freezes})
+    traced = traced_step(stage, SMALL)
+    assert traced.encode == Work(0, 0, 0) and traced.forward.flops > 0
+    assert traced.parts["autoencoder"] == 0
+    assert (traced.parts["gradients"] < traced.parts["weights"]) is freezes
