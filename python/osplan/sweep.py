@@ -47,6 +47,7 @@ def ask(study: Mapping[str, Any], number: int, space: Sequence[Mapping[str, Any]
     for axis in space:
         if _is_active(axis, values):
             values[axis["path"]] = _suggest(trial, axis)
+    _flush(study)
     return {"number": number, "values": values}
 
 
@@ -66,9 +67,8 @@ def report(study: Mapping[str, Any], number: int, step: int, value: Any, decide:
         other.number: other.intermediate_values[step] for other in others.get_trials(deepcopy=False) if step in other.intermediate_values
     }
     compared = [{"point": point, "value": other} for point, other in sorted(at_step.items()) if point != number]
-    if not decide:
-        return {"prune": False, "reason": None, "compared": compared}
-    prune = bool(opened.pruner.prune(others, trial)) if math.isfinite(loss) else True
+    prune = decide and (bool(opened.pruner.prune(others, trial)) if math.isfinite(loss) else True)
+    _flush(study)
     return {"prune": prune, "reason": _reason(study["pruner"], step, loss, compared) if prune else None, "compared": compared}
 
 
@@ -82,6 +82,7 @@ def tell(study: Mapping[str, Any], number: int, state: str, value: Any) -> dict[
     if loss is not None and not math.isfinite(loss):
         state, loss = "failed", None
     opened.tell(number, loss, state=states[state], skip_if_finished=True)
+    _flush(study)
     return {"state": state}
 
 
@@ -130,31 +131,26 @@ def _open(study: Mapping[str, Any], number: int) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = _storage(str(study["path"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return optuna.create_study(
-            storage=_storage(str(study["path"])),
-            study_name=STUDY_NAME,
-            load_if_exists=True,
-            direction="minimize",
-            sampler=_sampler(study["sampler"], int(study["seed"]), number),
-            pruner=_pruner(study["pruner"]),
-        )
+        parts = {"sampler": _sampler(study["sampler"], int(study["seed"]), number), "pruner": _pruner(study["pruner"])}
+        try:
+            return optuna.load_study(study_name=STUDY_NAME, storage=storage, **parts)
+        except KeyError:
+            return optuna.create_study(study_name=STUDY_NAME, storage=storage, direction="minimize", **parts)
 
 
 def _storage(path: str) -> Any:
     """The storage of a file, replayed once; again where another file was put in its place."""
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     identity = _identity(path)
     known = _storages.get(path)
     if known is None or known[1] != identity:
         _cut_torn_line(path)
-        lock: Any = _Alone()
-        backend = JournalFileBackend(path, lock_obj=lock)
-        known = (optuna.storages.JournalStorage(backend), _identity(path))
+        known = (optuna.storages.JournalStorage(_backend(path)), _identity(path))
         _storages[path] = known
     return known[0]
 
@@ -180,14 +176,28 @@ def _cut_torn_line(path: str) -> None:
         return
 
 
-class _Alone:
-    """No lock: the sweep's own lock lets one process write, and a lock file would outlive a killed one."""
+def _backend(path: str) -> Any:
+    """Optuna's file without its lock and its flush of each line.
 
-    def acquire(self) -> bool:
-        return True
+    The sweep's own lock lets one process write, and a lock file would outlive a killed one. A question is flushed as a whole, at its end.
+    """
+    from optuna.storages.journal import JournalFileBackend
 
-    def release(self) -> None:
-        return
+    class Backend(JournalFileBackend):
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            with open(path, "ab") as file:
+                file.write("".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode())
+
+    return Backend(path)
+
+
+def _flush(study: Mapping[str, Any]) -> None:
+    """What a question changed survives a power cut before it is answered."""
+    file = os.open(str(study["path"]), os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -89,16 +89,19 @@ export class JournalWriter {
     if (this.#seq === 0) this.append({ ...this.#opening, event: 'opened', formatVersion })
   }
 
-  append(body: object): void {
-    this.appendAll([body])
+  append(body: object, options: { flush?: boolean } = {}): void {
+    this.appendAll([body], options)
   }
 
-  /** Several lines with one flush; a body may say its own time. */
-  appendAll(bodies: readonly object[]): void {
+  /**
+   * Several lines with one flush; a body may say its own time. Without `flush` a power cut, but no kill, may take the lines together
+   * with what came since the last flush.
+   */
+  appendAll(bodies: readonly object[], { flush = true }: { flush?: boolean } = {}): void {
     const now = Date.now() / 1000
     const lines = bodies.map((body, at) => `${JSON.stringify({ seq: this.#seq + at, ts: now, ...body })}\n`)
     writeFileSync(this.#file, lines.join(''))
-    fdatasyncSync(this.#file)
+    if (flush) fdatasyncSync(this.#file)
     this.#seq += bodies.length
   }
 

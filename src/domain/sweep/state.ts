@@ -97,8 +97,10 @@ export class SweepFold {
   #told: readonly number[] = []
   #drives = 0
   #end: SweepState['end']
+  #state: SweepState | undefined
 
   add(event: SweepEvent): void {
+    this.#state = undefined
     switch (event.event) {
       case 'opened':
         return
@@ -155,13 +157,14 @@ export class SweepFold {
 
   state(): SweepState {
     const byNumber = (a: { number: number }, b: { number: number }) => a.number - b.number
-    return {
+    this.#state ??= {
       points: [...this.#points.values()].sort(byNumber),
       trials: [...this.#trials.values()].sort(byNumber),
       prefix: [...this.#prefix.values()],
       drives: this.#drives,
       end: this.#end,
     }
+    return this.#state
   }
 
   trial(number: number): Trial | undefined {

@@ -95,6 +95,9 @@ export class Driver {
     const { trials, points } = this.#session.state
     const known = trials.find((trial) => !isOver(trial) && !this.#active.has(trial.number))
     if (known) return known
+    // A kill between the two leaves a point without its trial.
+    const bare = points.find(({ told, number }) => told === undefined && !trials.some((trial) => trial.point === number))
+    if (bare && bare.infeasible === null) return this.#session.queueSeed(bare, 0)
     const point = points.find((candidate) => candidate.told === undefined && this.#session.missingSeeds(candidate).length > 0)
     const [place] = point ? this.#session.missingSeeds(point) : []
     return point && place !== undefined ? this.#session.queueSeed(point, place) : undefined

@@ -26,6 +26,8 @@ import { ignoreEnded, type LeaveReason, type Measured, type Outcome, trainTrial,
 
 type SweepLine = BodyOf<SweepEvent, 'seq' | 'ts'>
 
+/** Lines after which the journal is on the disk. What a power cut takes of the others is asked for again, and answered the same. */
+const lasting: ReadonlySet<SweepLine['event']> = new Set(['driven', 'prefix', 'starting', 'told', 'ended'])
 /** Points in a row that no stage can be made of, after which the space is refused. */
 const mostInfeasible = 1000
 
@@ -42,6 +44,8 @@ export class SweepSession {
   readonly #release: () => void
   readonly #grid: readonly Values[] | undefined
   readonly #inherited: readonly Values[]
+  /** Points by their number, as text. */
+  readonly #seen = new Map<number, string>()
   readonly #leaving = new Map<number, AbortController>()
   #prefixRun: Run | undefined
   #prefix: Promise<ReadonlyMap<string, Run>> | undefined
@@ -93,7 +97,7 @@ export class SweepSession {
 
   tell(line: SweepLine): void {
     const event = { seq: 0, ts: 0, ...line } as SweepEvent
-    this.#journal.append(line.event === 'report' ? reportLine(line) : line)
+    this.#journal.append(line.event === 'report' ? reportLine(line) : line, { flush: lasting.has(line.event) })
     this.#fold.add(event)
   }
 
@@ -152,7 +156,8 @@ export class SweepSession {
     const made = trialStage(this.base, this.sweep.identity.sweep, values, seeds[0] ?? null)
     const infeasible = 'infeasible' in made ? made.infeasible : null
     const key = JSON.stringify(values)
-    const twinOf = this.state.points.find((point) => JSON.stringify(point.values) === key)?.number ?? null
+    for (const point of this.state.points.slice(this.#seen.size)) this.#seen.set(point.number, JSON.stringify(point.values))
+    const twinOf = [...this.#seen].find(([, other]) => other === key)?.[0] ?? null
     this.tell({ event: 'point', point: number, asked: number, values, infeasible, twinOf })
     if (infeasible !== null) {
       await this.#suggester.tell(number, 'failed', null)
@@ -181,6 +186,7 @@ export class SweepSession {
 
   /** Whether a point is at its end and not told yet. */
   isReady(point: Point): boolean {
+    if (point.infeasible !== null) return point.told === undefined
     const trials = this.state.trials.filter((trial) => trial.point === point.number)
     return point.told === undefined && trials.length > 0 && trials.every(isOver) && this.missingSeeds(point).length === 0
   }

@@ -1,7 +1,7 @@
-import { mkdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect } from 'vitest'
+import { describe, expect, vi } from 'vitest'
 import type { SweepState } from '../../../src/domain/sweep/state.ts'
 import { followSweep, isSweepDriven, startSweep } from '../../../src/runs/sweep/begin.ts'
 import { driveSweep } from '../../../src/runs/sweep/driver.ts'
@@ -12,6 +12,8 @@ import { fakeWorld, folderTest } from '../fake-world.ts'
 import { madeSweep } from './sweep-world.ts'
 
 const test = folderTest
+// On a busy machine processes take their time to start.
+vi.setConfig({ testTimeout: 90_000 })
 
 async function sweepUntil(sweep: Sweep, holds: (state: SweepState) => boolean): Promise<void> {
   while (!holds(readSweepState(sweep))) await sleep(20)
@@ -35,9 +37,7 @@ describe('a sweep', () => {
 })
 
 describe('a sweep that is interrupted', () => {
-  test('goes on after kills at any instant, counts nothing twice and comes to what an unbroken one comes to', { timeout: 60_000 }, async ({
-    folder,
-  }) => {
+  test('goes on after kills at any instant, counts nothing twice and comes to what an unbroken one comes to', async ({ folder }) => {
     const world = fakeWorld(folder, { stepMs: 10 })
     const keys = { budget: { trials: 5 }, objective: { everySteps: 10 }, deterministic: true, parallel: 2 }
     const sweep = madeSweep(world, keys)
@@ -195,3 +195,38 @@ describe('the trials of a sweep', () => {
     ])
   })
 })
+
+describe('a sweep taken up', () => {
+  test('finishes what a kill left between any two lines of its journal', async ({ folder }) => {
+    const world = fakeWorld(folder, { stepMs: 1 })
+    const keys = {
+      budget: { trials: 2 },
+      space: { 'batch.perDevice': { values: [2, 3, 4] } },
+      constraints: ['batch.perDevice % 2 == 0'],
+      sampler: { name: 'grid' },
+    }
+    const whole = madeSweep(world, keys)
+    await driveSweep(whole.folder, world)
+    const lines = readFileSync(sweepFiles(whole.folder).journal, 'utf8').trim().split('\n')
+    const outcome = (sweep: Sweep) => readSweepState(sweep).points.map(({ values, infeasible, told }) => [values, infeasible, told])
+    for (let kept = 2; kept < lines.length; kept += 1) {
+      const sweep = cutSweep(
+        join(dirname(whole.folder), `${whole.id.slice(0, -4)}${kept.toString(16).padStart(4, '0')}`),
+        whole,
+        lines.slice(0, kept),
+      )
+      await driveSweep(sweep.folder, world)
+      expect(outcome(sweep), `after ${kept} lines`).toEqual(outcome(whole))
+      expect(readSweepState(sweep).trials.map(({ status }) => status)).toEqual(['done', 'done'])
+    }
+    expect(listRuns(world.runsFolder).filter(({ stage }) => stage.name === 'second')).toHaveLength(2)
+  })
+})
+
+/** A sweep as a kill may have left it: its storage ahead of its journal, which ends after some lines and the beginning of one. */
+function cutSweep(folder: string, { identity, folder: from }: Sweep, lines: readonly string[]): Sweep {
+  cpSync(from, folder, { recursive: true })
+  writeFileSync(sweepFiles(folder).journal, `${lines.join('\n')}\n{"seq":${lines.length},"ev`)
+  rmSync(sweepFiles(folder).lock, { force: true })
+  return { id: identity.id, folder, identity }
+}
