@@ -49,19 +49,24 @@ export class RecordFold {
     }))
   }
 
-  /** Tells the fold of the rows before a row: of those where the run went back, and of the last. */
+  /** Tells the fold of the rows before a row: of the first, those where the run went back, and the last. */
   #reachRow(row: number): void {
     const { columns } = this.#record
     const [steps, times] = [columns.column('step'), columns.column('ts')]
     const tell = (at: number) => this.#fold.reach(steps?.[at] ?? 0, times?.[at] ?? 0)
+    // The first row since an event may be a step that the event had reached already; between it and the last steps only rise.
+    const tellUpTo = (end: number) => {
+      if (end > this.#done.rows) tell(this.#done.rows)
+      if (end - 1 > this.#done.rows) tell(end - 1)
+    }
     for (let next = columns.rewinds[this.#done.rewinds]; next && next.row < row; next = columns.rewinds[this.#done.rewinds]) {
       // The steps before it first: they may have been measured in between.
-      if (next.row > this.#done.rows) tell(next.row - 1)
+      tellUpTo(next.row)
       tell(next.row)
       this.#done.rows = Math.max(this.#done.rows, next.row + 1)
       this.#done.rewinds += 1
     }
-    if (row > this.#done.rows) tell(row - 1)
+    tellUpTo(row)
     this.#done.rows = Math.max(row, this.#done.rows)
   }
 }
