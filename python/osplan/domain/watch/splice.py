@@ -40,9 +40,9 @@ class Splice(Rule):
             return None
         if not self.before:
             self.before = [usual.usual.mean, usual.usual.deviation]
-        above = usual.normalised(reading, reading.loss)
+        above = usual.normalised(reading, reading.level)
         if above is not None:
-            self.points.append([reading.step, reading.loss, above - self.before[0]])
+            self.points.append([reading.step, reading.level, above - self.before[0]])
         return self._told() if len(self.points) == LOOKED_AT else None
 
     def _told(self) -> Alert | None:

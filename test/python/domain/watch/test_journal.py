@@ -125,6 +125,8 @@ def test_an_autoencoders_loss_may_jump_or_turn_negative_where_its_adversarial_pa
         {**event, **{name: value(event["step"], event) if callable(value) else value for name, value in parts.items()}} for event in events
     ]
     assert said(changed) == []
+    checkpoint, started = {"event": "checkpoint", "step": 200, "ts": 1.0}, {"event": "started", "step": 200, "ts": 1.0}
+    assert said([*changed[:200], checkpoint, started, *changed[200:]]) == []
     assert said([*changed[:300], {**changed[300], "extra": {"reconstruction": 20.0}}]) == [("loss-spike", 301)]
 
 
