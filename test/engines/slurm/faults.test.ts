@@ -91,8 +91,11 @@ describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
     await until(run, world, 'checkpoint')
     const node = site.box.run('squeue', '-h', '-j', jobOf(run), '-o', '%N').trim()
     site.box.run('scontrol', 'update', `NodeName=${node}`, 'State=DOWN', 'Reason=test')
-    await vi.waitFor(() => expect(starts(run)).toHaveLength(2), { timeout: 30_000, interval: 50 })
-    site.box.run('scontrol', 'update', `NodeName=${node}`, 'State=RESUME')
+    try {
+      await vi.waitFor(() => expect(starts(run)).toHaveLength(2), { timeout: 30_000, interval: 50 })
+    } finally {
+      site.box.run('scontrol', 'update', `NodeName=${node}`, 'State=RESUME')
+    }
     expect(starts(run)[1]).toBeGreaterThanOrEqual(20)
     await stopRun(run, {}, world)
     expect(await ended(run, world)).toMatchObject({ reason: 'stopped' })
