@@ -117,7 +117,7 @@ def test_two_ranks_that_share_each_clip_train_as_one_that_has_it_all(runs, recor
 def test_two_ranks_train_as_one_rank_that_accumulates_twice(runs, sections):
     held_out = {"data": {**sections.get("data", {}), "heldOutClips": 2}, "heldOut": {"everySteps": 2, "draws": 1}}
     two = {**sections, "parallel": {"processes": 2, **sections.get("parallel", {})}, "batch": {"perDevice": 2, "accumulate": 1}}
-    one = {**sections, "parallel": {}}
+    one = {**sections, "parallel": {}, "memory": {**sections.get("memory", {}), "offload": False}}
     folders = runs("two", **two | held_out), runs("one", **one | held_out)
     got, expected = train(folders[0], 2), train(folders[1], 1)
     assert list(got) == [1, 2, 3, 4] and got == about(expected)
