@@ -58,6 +58,7 @@ function sweepOf(node: Located, file: string, options: SweepOptions): LoadedSwee
   const ordered = orderedAxes(axes)
   if (sweep.sampler.name === 'grid') gridPoints(ordered)
   refuseEndless(sweep, placeInside(node, ['budget']))
+  refuseUnordered(sweep, placeInside(node, ['parallel']))
   return { file, sweep: { ...sweep, data: data ?? null }, axes: ordered, stages }
 }
 
@@ -136,6 +137,13 @@ function checkDerived({ derived, constraints }: SweepFile, axes: readonly Axis[]
 
 /** Names an expression may use beside settings. */
 const expressionNames: ReadonlySet<string> = new Set(['globalBatch', 'ranks'])
+
+/** Optuna gives hyperband its brackets over all points, seen or not. */
+function refuseUnordered({ deterministic, parallel, pruner }: SweepFile, place: Place): void {
+  if (!deterministic || parallel === 1 || pruner.name !== 'hyperband') return
+  const text = `expected 1 for hyperband in a deterministic sweep, got ${parallel}`
+  throw errorOf([{ code: 'CONFIG_INVALID', place, path: 'parallel', text, hint: 'or use asha' }])
+}
 
 function refuseEndless({ sampler, budget }: SweepFile, place: Place): void {
   if (sampler.name === 'grid' || budget.trials !== null || budget.steps !== null || budget.hours !== null) return

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion } from '../domain/protocol.ts'
 import { type SweepEvent, type SweepIdentity, sweepEvent, sweepIdentity } from '../domain/sweep/journal.ts'
+import { sweepSchema } from '../domain/sweep/schema.ts'
 import { foldSweep, type SweepState } from '../domain/sweep/state.ts'
 import { makeFolder, writeAtomically } from './files.ts'
 import { JournalReader } from './journal.ts'
@@ -12,14 +13,10 @@ import { stamp } from './stamp.ts'
 
 const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
 const stopSchema = z.strictObject({ by: z.string(), kill: z.boolean() })
-const budgetSchema = z.strictObject({
-  trials: z.int().positive().nullable(),
-  steps: z.int().positive().nullable(),
-  hours: z.number().positive().nullable(),
-})
+const limitsSchema = sweepSchema.pick({ budget: true, parallel: true, retries: true })
 
-/** How much a sweep may cost, in all. */
-export type Budget = z.output<typeof budgetSchema>
+/** What may change while a sweep stays the same: how much it may cost in all, trials at a time, how often a trial is continued. */
+export type Limits = z.output<typeof limitsSchema>
 
 /** One sweep folder under `runs/sweeps/`. */
 export interface Sweep {
@@ -35,7 +32,7 @@ export const sweepFiles = (folder: string) => ({
   study: join(folder, 'study.log'),
   lock: join(folder, 'driver.lock'),
   stop: join(folder, 'stop.json'),
-  budget: join(folder, 'budget.json'),
+  limits: join(folder, 'limits.json'),
   log: join(folder, 'driver.log'),
   pool: join(folder, 'pool.log'),
 })
@@ -113,18 +110,23 @@ export function readSweepState(sweep: Sweep): SweepState {
   return foldSweep(sweepJournal(sweep).next())
 }
 
-/** The budget of a sweep: what was said last. */
-export function budgetOf(sweep: Sweep): Budget {
+/** The limits of a sweep: what was said last. */
+export function limitsOf(sweep: Sweep): Limits {
   try {
-    return budgetSchema.parse(JSON.parse(readFileSync(sweepFiles(sweep.folder).budget, 'utf8')))
+    return limitsSchema.parse(JSON.parse(readFileSync(sweepFiles(sweep.folder).limits, 'utf8')))
   } catch {
-    return sweep.identity.sweep.budget
+    return limitsIn(sweep.identity.sweep)
   }
 }
 
-/** Another budget in all; a driver at work sees it before it begins the next trial. */
-export function writeBudget(sweep: Sweep, budget: Budget): void {
-  writeAtomically(sweepFiles(sweep.folder).budget, JSON.stringify(budget))
+/** The limits a sweep file sets. */
+export function limitsIn({ budget, parallel, retries }: Limits): Limits {
+  return { budget, parallel, retries }
+}
+
+/** Other limits; a driver at work sees them before it begins the next trial. */
+export function writeLimits(sweep: Sweep, limits: Limits): void {
+  writeAtomically(sweepFiles(sweep.folder).limits, JSON.stringify(limits))
 }
 
 /** Asks a sweep's driver to end it. */

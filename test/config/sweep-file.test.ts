@@ -68,6 +68,11 @@ describe('a sweep file', () => {
       'did you mean `sampler`?',
     ],
     ['space: { learningRate: { min: 1e-4, max: 1e-3 } }\nsampler: { name: grid }', 'expected values, step or points for a grid', undefined],
+    [
+      'space: { learningRate: { values: [1e-4] } }\nbudget: { trials: 1 }\ndeterministic: true\nparallel: 2\npruner: { name: hyperband }',
+      's.yaml:8:11 parallel: expected 1 for hyperband in a deterministic sweep, got 2',
+      'or use asha',
+    ],
   ])('is refused where it is wrong: %s', (text, message, hint) => {
     expect(() => loaded(text)).toThrow(
       expect.objectContaining({ message: expect.stringContaining(message), ...(hint === undefined ? {} : { hint }) }),

@@ -5,15 +5,16 @@ import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import type { SweepFile } from '../../domain/sweep/schema.ts'
 import { lockHolder } from '../../store/lock.ts'
 import {
-  budgetOf,
   createSweep,
   findSweep,
+  limitsIn,
+  limitsOf,
   listSweeps,
   readSweepState,
   type Sweep,
   sweepFiles,
   sweepJournal,
-  writeBudget,
+  writeLimits,
 } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
 import { drivesOn } from './session.ts'
@@ -27,7 +28,7 @@ export interface SweepChoice {
 }
 
 /**
- * The sweep of a file: the one there is with the same content, whose budget is brought up to the file's, or a new one. A sweep is known
+ * The sweep of a file: the one there is with the same content, whose limits are brought up to the file's, or a new one. A sweep is known
  * by its name. Raises UserError SWEEP_CHANGED where its space, stages or objective are others now.
  */
 export function sweepFor(loaded: LoadedSweep, choice: SweepChoice, world: RunsWorld): Sweep {
@@ -37,7 +38,8 @@ export function sweepFor(loaded: LoadedSweep, choice: SweepChoice, world: RunsWo
   const newest = named.at(-1)
   if (newest && !choice.fork) {
     if (newest.identity.contentHash !== contentHash || newest.identity.cwd !== world.cwd) throw changed(newest, loaded, world.cwd)
-    if (JSON.stringify(budgetOf(newest)) !== JSON.stringify(loaded.sweep.budget)) writeBudget(newest, loaded.sweep.budget)
+    const limits = limitsIn(loaded.sweep)
+    if (JSON.stringify(limitsOf(newest)) !== JSON.stringify(limits)) writeLimits(newest, limits)
     return newest
   }
   return createSweep(

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../../domain/errors.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import { isOver, type SweepState, type Trial } from '../../domain/sweep/state.ts'
-import { budgetOf, forgetSweepStop, openSweep, type Sweep, sweepStopRequest } from '../../store/sweeps.ts'
+import { forgetSweepStop, limitsOf, openSweep, type Sweep, sweepStopRequest } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
 import { PrefixFailed, SweepSession } from './session.ts'
 import { optunaSuggester, type Suggester } from './suggester.ts'
@@ -75,7 +75,7 @@ export class Driver {
 
   /** Begins one trial where there is room and one to begin. In a deterministic sweep what is suggested depends on what was told alone. */
   async #begin(): Promise<boolean> {
-    const { parallel } = this.#session.sweep.identity.sweep
+    const { parallel } = limitsOf(this.#session.sweep)
     if (this.#isOver() || this.#active.size >= parallel) return false
     const waiting = this.#waiting()
     if (waiting) return this.#train(waiting)
@@ -138,7 +138,7 @@ export class Driver {
   #isSpent(): boolean {
     const { sweep } = this.#session
     const { state } = this.#session
-    const budget = budgetOf(sweep)
+    const { budget } = limitsOf(sweep)
     const seeds = Math.max(1, sweep.identity.sweep.seeds.length)
     const promised = state.points.filter(({ told }) => told === undefined).length * (seeds - 1)
     const trials = state.trials.length + Math.max(0, promised - furtherSeeds(state, seeds))

@@ -6,7 +6,7 @@ import type { Values } from '../../domain/sweep/space.ts'
 import { isOver, type SweepState } from '../../domain/sweep/state.ts'
 import { trialStage } from '../../domain/sweep/trial-stage.ts'
 import { findRun } from '../../store/runs.ts'
-import { type Budget, budgetOf, readSweepState, type Sweep } from '../../store/sweeps.ts'
+import { type Limits, limitsOf, readSweepState, type Sweep } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
 import { isSweepDriven } from './begin.ts'
 import { costOf } from './cost.ts'
@@ -23,7 +23,7 @@ export interface SweepReport {
   readonly status: string
   readonly message: string
   readonly counts: Readonly<Record<string, number>>
-  readonly budget: Budget
+  readonly budget: Limits['budget']
   readonly spent: { readonly trials: number; readonly steps: number; readonly hours: number }
   readonly ranking: Ranking
   /** Per point, how its stage differs from the best one's. */
@@ -56,7 +56,7 @@ export async function reportSweep(sweep: Sweep, options: { importance: boolean }
     folder: sweep.folder,
     ...standing(sweep, state),
     counts: countsOf(state),
-    budget: budgetOf(sweep),
+    budget: limitsOf(sweep).budget,
     spent: { trials: state.trials.length, ...spent },
     ranking,
     diffs: diffsOf(sweep, ranking),

@@ -11,7 +11,7 @@ import { isAlive, isElsewhere } from '../../engines/process-identity.ts'
 import { type BodyOf, JournalWriter } from '../../store/journal.ts'
 import { takeLock } from '../../store/lock.ts'
 import { findRun, type Run, readState } from '../../store/runs.ts'
-import { findSweep, readSweepState, type Sweep, sweepFiles, sweepJournal } from '../../store/sweeps.ts'
+import { findSweep, limitsOf, readSweepState, type Sweep, sweepFiles, sweepJournal } from '../../store/sweeps.ts'
 import { attach } from '../attach.ts'
 import { startFound } from '../chain.ts'
 import { stopRun } from '../control.ts'
@@ -232,7 +232,7 @@ export class SweepSession {
       if (outcome.state !== 'failed') return outcome
       const { class: kind, message } = outcome
       const used = this.trial(number).retries[kind] ?? 0
-      if (used >= this.sweep.identity.sweep.retries[kind]) return outcome
+      if (used >= limitsOf(this.sweep).retries[kind]) return outcome
       this.tell({ event: 'retried', trial: number, class: kind, message })
     }
   }
