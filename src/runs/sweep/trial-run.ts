@@ -12,7 +12,7 @@ import type { RunsWorld } from '../world.ts'
 import { meaningOf } from './trial-end.ts'
 
 /** Between looks at the journals of a trial. */
-export const trialPollMs = 20
+export const trialPollMs = 10
 
 /** A held-out loss of a trial. */
 export interface Measured {
