@@ -19,7 +19,7 @@ function tagged(_: string, value: unknown): unknown {
   return { $f: Number.isNaN(value) ? 'nan' : value > 0 ? 'inf' : '-inf' }
 }
 
-const missing = new Set(['RUN_UNKNOWN', 'SAMPLE_UNKNOWN', 'CHECKPOINT_MISSING', 'COLUMN_UNKNOWN', 'STEP_UNKNOWN'])
+const missing = new Set(['RUN_UNKNOWN', 'SWEEP_UNKNOWN', 'SAMPLE_UNKNOWN', 'CHECKPOINT_MISSING', 'COLUMN_UNKNOWN', 'STEP_UNKNOWN'])
 
 /** What a request that failed is told: a person's mistake as it is, a bug without its inside. */
 export function failure(cause: unknown, context: Context): Response {

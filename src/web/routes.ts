@@ -10,6 +10,7 @@ import { lineageOf } from '../runs/watch/lineage.ts'
 import type { RunWatch } from '../runs/watch/run-watch.ts'
 import { axes, heatMapOf, rowAt, seriesOf } from '../runs/watch/series.ts'
 import { diffFor, settingsOf } from '../runs/watch/stage-view.ts'
+import { sweepViewOf } from '../runs/watch/sweep-view.ts'
 import type { WatchedRuns } from '../runs/watch/watched-runs.ts'
 import type { WeightComparer } from '../runs/watch/weight-changes.ts'
 import type { RunsWorld } from '../runs/world.ts'
@@ -45,6 +46,7 @@ const seriesQuery = viewQuery.extend({
   smoothing: z.coerce.number().min(0).max(0.9999).default(0),
 })
 const axisQuery = z.strictObject({ axis: z.enum(axes).default('step') })
+const sweepQuery = z.strictObject({ importance: z.enum(['yes', 'no']).default('no') })
 const stepQuery = z.strictObject({ step: z.coerce.number().int().nonnegative() })
 const diffQuery = z.strictObject({ a: z.string().min(1).max(300), b: z.string().min(1).max(300) })
 const handOffQuery = z.strictObject({ name: z.string().max(40) })
@@ -70,6 +72,9 @@ export function apiRoutes(parts: RouteParts): { api: Hono<Known>; close: () => v
   api.get('/runs/:run/weights', async (context) => answer(context, await weights.changesOf(await watchOf(context), runs)))
   api.get('/runs/:run/lineage', async (context) => answer(context, lineageOf(await watchOf(context), await runs.list())))
   api.get('/runs/:run/samples/:index', async (context) => sampleAnswer(context, await watchOf(context)))
+  api.get('/sweeps/:run', async (context) =>
+    answer(context, await sweepViewOf(idOf(context), { importance: queryOf(context, sweepQuery).importance === 'yes' }, world)),
+  )
   api.get('/diff', async (context) => {
     const { a, b } = queryOf(context, diffQuery)
     return answer(context, await diffFor(a, b, runs, world))

@@ -3,10 +3,12 @@ import { get, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, vi } from 'vitest'
+import { sweepSchema } from '../../src/domain/sweep/schema.ts'
 import { stopRun } from '../../src/runs/control.ts'
 import { WatchedRuns } from '../../src/runs/watch/watched-runs.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
 import { filesOf, readState } from '../../src/store/runs.ts'
+import { createSweep, sweepFiles } from '../../src/store/sweeps.ts'
 import type { Served } from '../../src/web/server.ts'
 import { fakeWorld, folderTest, followed, launched, until } from '../runs/fake-world.ts'
 import { stepLine } from '../store/made-journal.ts'
@@ -158,6 +160,58 @@ test('a run’s page has its stage with origins, its lineage, and its difference
   expect((await ask(server, `/api/diff?a=defaults&b=v1.3/t2v-1`)).status).toBeLessThan(500)
   expect((await ask(server, `/api/runs/${run.id}/lineage`)).json.ancestors).toMatchObject([{ id: parent.id, fromStep: 10, use: 'raw' }])
   expect((await ask(server, `/api/runs/${parent.id}/lineage`)).json.descendants).toMatchObject([{ id: run.id, parent: parent.id }])
+})
+
+test('a sweep shows its trials, why they were given up, and its runs stand together in the list', async ({ world, server }) => {
+  const run = madeRun(world, { steps: 20, reason: 'completed' })
+  const sweep = createSweep(
+    { runsFolder: world.runsFolder, now: new Date(), random: world.random },
+    {
+      file: 's.yaml',
+      cwd: world.cwd,
+      sweep: sweepSchema.parse({ formatVersion: 1, name: 'rates', recipe: 'r.yaml', stage: 'made', space: { learningRate: [1e-4, 1e-3] } }),
+      axes: [{ kind: 'real', path: 'learningRate', when: {}, min: 1e-4, max: 1e-3, step: null, log: true, points: null }],
+      stages: [run.stage],
+      contentHash: 'x',
+      engine: null,
+      forkedFrom: null,
+    },
+  )
+  const point = (number: number, learningRate: number) => ({
+    event: 'point',
+    point: number,
+    asked: number,
+    values: { learningRate },
+    infeasible: null,
+    twinOf: null,
+  })
+  const report = {
+    event: 'report',
+    trial: 1,
+    step: 10,
+    value: 0.9,
+    standardError: 0.1,
+    prune: true,
+    reason: 'worse than half of the others',
+    compared: [],
+  }
+  const lines = [
+    { event: 'opened', formatVersion: 1 },
+    point(0, 1e-4),
+    point(1, 1e-3),
+    ...[0, 1].map((trial) => ({ event: 'queued', trial, point: trial, seed: null, branchOf: null })),
+    { event: 'starting', trial: 1, run: run.id, reused: false, prefix: [], branchedFrom: null, attemptsBefore: 0 },
+    report,
+  ]
+  writeFileSync(sweepFiles(sweep.folder).journal, lines.map((line, seq) => `${JSON.stringify({ seq, ts: seq, ...line })}\n`).join(''))
+  const { json } = await ask(server, `/api/sweeps/${sweep.id}`)
+  expect(json).toMatchObject({ name: 'rates', axes: [{ path: 'learningRate', isLog: true }], importance: null })
+  expect(json.trials).toMatchObject([
+    { number: 0, status: 'queued', values: { learningRate: 1e-4 }, value: null },
+    { number: 1, run: run.id, values: { learningRate: 1e-3 }, step: 10, value: 0.9, standardError: 0.1 },
+  ])
+  expect((await ask(server, '/api/runs')).json.groups).toEqual({ [run.id]: `sweep ${sweep.id}` })
+  expect((await ask(server, '/api/sweeps/nothing')).status).toBe(404)
 })
 
 test('a run that trains is told live, and what a viewer misses it is told when it comes back', async ({ world }) => {

@@ -5,6 +5,7 @@ import { RunView } from './run-view.tsx'
 import { RunsView } from './runs-view.tsx'
 import { isReport, takeToken } from './source.ts'
 import { useAnswer, useRoute } from './state.ts'
+import { SweepPage } from './sweep-view.tsx'
 
 interface Session {
   readonly role: 'control' | 'read'
@@ -43,6 +44,7 @@ function Page() {
 function View({ route: [view, id, tab], session }: { route: readonly string[]; session: Session }) {
   if (isReport) return <RunView id={session.run ?? ''} tab={tab} mayControl={false} />
   if (view === 'run' && id) return <RunView key={id} id={id} tab={tab} mayControl={session.role === 'control'} />
+  if (view === 'sweep' && id) return <SweepPage key={id} id={id} />
   if (view === 'compare' && id) return <CompareView key={id} ids={id.split(',').slice(0, 10)} />
   return <RunsView />
 }

@@ -77,7 +77,7 @@ export function RunsView() {
               {name ? (
                 <tr class="group">
                   <th colSpan={columns.length + 1} scope="rowgroup">
-                    {name}
+                    {name.startsWith('sweep ') ? <a href={`#/sweep/${name.slice('sweep '.length)}`}>{name}</a> : name}
                   </th>
                 </tr>
               ) : null}
