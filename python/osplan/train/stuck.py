@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 LOOKS_PER_LIMIT = 20
+LEAST_LOCKED = 60.0
+"""Seconds before a program is taken for one that nothing in Python can look at."""
 WAITS_FOR_RANKS = 3.0
 """Seconds the first rank gives the others to write where they stand."""
 OURS = "/osplan/"
@@ -48,7 +50,8 @@ class StuckClock:
     def _arm(self, limit: float) -> None:
         """Dumps also where the clock itself cannot run because something holds Python's lock."""
         self._armed_at = time.monotonic()
-        faulthandler.dump_traceback_later(limit * 2, file=self._file)
+        # Not sooner: it reads frames without that lock, which can end a program whose threads do run.
+        faulthandler.dump_traceback_later(max(limit * 2, LEAST_LOCKED), file=self._file)
 
     @contextmanager
     def resting(self) -> Iterator[None]:
