@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { loadSweep, sweepHash } from '../../src/config/sweep-file.ts'
 
@@ -100,4 +101,10 @@ describe('a sweep file', () => {
     expect(hash('space: { learningRate: { values: [1e-4, 1e-2] } }\nbudget: { trials: 3 }')).not.toBe(first)
     expect(hash(`${space}\nbudget: { trials: 3 }\nset: ['b:steps=7']`)).not.toBe(first)
   })
+})
+
+test('the sweep that ships is whole, and only its stage and those before it are trained', () => {
+  const { axes, stages } = loadSweep(join(import.meta.dirname, '../../configs/sweeps/quickstart.yaml'))
+  expect(axes.map(({ path }) => path)).toEqual(['learningRate', 'trainable', 'ema.decay'])
+  expect(stages.map(({ stage }) => stage.name)).toEqual(['vae', 't2v-1', 't2v-2'])
 })

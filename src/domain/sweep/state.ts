@@ -54,8 +54,8 @@ export interface Point {
   readonly asked: number
   readonly values: Values
   readonly infeasible: string | null
-  /** Points told before it was suggested, by their numbers in the storage. */
-  readonly seen: readonly number[]
+  /** How many points had been told when it was suggested. */
+  readonly toldBefore: number
   /** An earlier point with the same settings, whose runs it shares. */
   readonly twinOf: number | null
   readonly told: { readonly state: 'done' | 'pruned' | 'failed'; readonly value: number | null } | undefined
@@ -72,6 +72,8 @@ export interface SweepState {
   readonly points: readonly Point[]
   readonly trials: readonly Trial[]
   readonly prefix: readonly TrainedPrefix[]
+  /** Points in the order in which the sampler was told of them, by their numbers in its storage. */
+  readonly told: readonly number[]
   /** How often a driver has taken it up. */
   readonly drives: number
   readonly end: { readonly reason: 'completed' | 'budget' | 'stopped' | 'failed'; readonly message: string } | undefined
@@ -94,7 +96,7 @@ export class SweepFold {
   readonly #points = new Map<number, Point>()
   readonly #trials = new Map<number, Trial>()
   readonly #prefix = new Map<string, TrainedPrefix>()
-  #told: readonly number[] = []
+  readonly #told: number[] = []
   #drives = 0
   #end: SweepState['end']
   #state: SweepState | undefined
@@ -112,7 +114,7 @@ export class SweepFold {
         this.#points.set(event.point, {
           ...pick(event, ['asked', 'values', 'infeasible', 'twinOf']),
           number: event.point,
-          seen: this.#told,
+          toldBefore: this.#told.length,
           told: undefined,
         })
         return
@@ -161,6 +163,7 @@ export class SweepFold {
       points: [...this.#points.values()].sort(byNumber),
       trials: [...this.#trials.values()].sort(byNumber),
       prefix: [...this.#prefix.values()],
+      told: this.#told,
       drives: this.#drives,
       end: this.#end,
     }
@@ -191,7 +194,7 @@ export class SweepFold {
     const known = this.#points.get(number)
     if (!known) return
     this.#points.set(number, { ...known, told })
-    this.#told = [...this.#told, known.asked]
+    if (known.told === undefined) this.#told.push(known.asked)
   }
 }
 

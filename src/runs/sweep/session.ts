@@ -44,8 +44,8 @@ export class SweepSession {
   readonly #release: () => void
   readonly #grid: readonly Values[] | undefined
   readonly #inherited: readonly Values[]
-  /** Points by their number, as text. */
-  readonly #seen = new Map<number, string>()
+  /** The first point of each values, by their text. */
+  readonly #pointOf = new Map<string, number>()
   readonly #leaving = new Map<number, AbortController>()
   #prefixRun: Run | undefined
   #prefix: Promise<ReadonlyMap<string, Run>> | undefined
@@ -57,6 +57,7 @@ export class SweepSession {
     this.#release = release
     this.#world = supervising({ ...world, cwd: sweep.identity.cwd, chosenEngine: sweep.identity.engine ?? undefined })
     for (const event of sweepJournal(sweep).next()) this.#fold.add(event)
+    for (const { number, values } of [...this.state.points].reverse()) this.#pointOf.set(JSON.stringify(values), number)
     this.#inherited = inheritedPoints(sweep, world)
     this.#grid = sweep.identity.sweep.sampler.name === 'grid' ? gridPoints(sweep.identity.axes) : undefined
   }
@@ -156,8 +157,8 @@ export class SweepSession {
     const made = trialStage(this.base, this.sweep.identity.sweep, values, seeds[0] ?? null)
     const infeasible = 'infeasible' in made ? made.infeasible : null
     const key = JSON.stringify(values)
-    for (const point of this.state.points.slice(this.#seen.size)) this.#seen.set(point.number, JSON.stringify(point.values))
-    const twinOf = [...this.#seen].find(([, other]) => other === key)?.[0] ?? null
+    const twinOf = this.#pointOf.get(key) ?? null
+    if (twinOf === null) this.#pointOf.set(key, number)
     this.tell({ event: 'point', point: number, asked: number, values, infeasible, twinOf })
     if (infeasible !== null) {
       await this.#suggester.tell(number, 'failed', null)
@@ -359,7 +360,10 @@ export class SweepSession {
     const decide = pruner.name !== 'none' && step >= pruner.warmupSteps && step < last
     const decision =
       isScout && point
-        ? await this.#suggester.report(point.asked, step, value, { decide, visible: deterministic ? point.seen : null })
+        ? await this.#suggester.report(point.asked, step, value, {
+            decide,
+            visible: deterministic ? this.state.told.slice(0, point.toldBefore) : null,
+          })
         : { prune: false, reason: null, compared: [] }
     this.tell({ event: 'report', trial: number, step, value, standardError, ...decision, compared: [...decision.compared] })
     return decision.prune ? (decision.reason ?? '') : undefined

@@ -37,39 +37,42 @@ describe('a sweep', () => {
 })
 
 describe('a sweep that is interrupted', () => {
-  test('goes on after kills at any instant, counts nothing twice and comes to what an unbroken one comes to', async ({ folder }) => {
-    const world = fakeWorld(folder, { stepMs: 10 })
-    const keys = { budget: { trials: 5 }, objective: { everySteps: 10 }, deterministic: true, parallel: 2 }
-    const sweep = madeSweep(world, keys)
-    for (let kills = 0; kills < 3; kills += 1) {
+  test.runIf(process.env.STAGEWRIGHT_FULL === '1')(
+    'goes on after kills at any instant, counts nothing twice and comes to what an unbroken one comes to',
+    async ({ folder }) => {
+      const world = fakeWorld(folder, { stepMs: 10 })
+      const keys = { budget: { trials: 5 }, objective: { everySteps: 10 }, deterministic: true, parallel: 2 }
+      const sweep = madeSweep(world, keys)
+      for (let kills = 0; kills < 3; kills += 1) {
+        await startSweep(sweep, world)
+        await sleep(600 + 900 * kills)
+        const holder = lockHolder(sweepFiles(sweep.folder).lock)
+        expect(holder).toBeDefined()
+        if (holder) process.kill(holder.pid, 'SIGKILL')
+        while (isSweepDriven(sweep)) await sleep(20)
+      }
       await startSweep(sweep, world)
-      await sleep(600 + 900 * kills)
-      const holder = lockHolder(sweepFiles(sweep.folder).lock)
-      expect(holder).toBeDefined()
-      if (holder) process.kill(holder.pid, 'SIGKILL')
-      while (isSweepDriven(sweep)) await sleep(20)
-    }
-    await startSweep(sweep, world)
-    for await (const _ of followSweep(sweep, 1, world));
-    const { trials, points, end, drives } = readSweepState(sweep)
-    expect([end?.reason, drives]).toEqual(['budget', 4])
-    expect(trials.map(({ status, steps }) => [status, steps])).toEqual([['done', 60], ...Array.from({ length: 4 }, () => ['done', 40])])
-    expect(new Set(trials.map(({ run }) => run)).size).toBe(5)
-    expect(listRuns(world.runsFolder)).toHaveLength(6)
-    for (const { reports } of trials) expect(reports.map(({ step }) => step)).toEqual([10, 20, 30, 40])
-    const written = sweepJournal(sweep)
-      .next()
-      .filter((event) => event.event === 'report' || event.event === 'trialEnded' || event.event === 'told')
-    expect(written).toHaveLength(5 * 4 + 5 + 5)
+      for await (const _ of followSweep(sweep, 1, world));
+      const { trials, points, end, drives } = readSweepState(sweep)
+      expect([end?.reason, drives]).toEqual(['budget', 4])
+      expect(trials.map(({ status, steps }) => [status, steps])).toEqual([['done', 60], ...Array.from({ length: 4 }, () => ['done', 40])])
+      expect(new Set(trials.map(({ run }) => run)).size).toBe(5)
+      expect(listRuns(world.runsFolder)).toHaveLength(6)
+      for (const { reports } of trials) expect(reports.map(({ step }) => step)).toEqual([10, 20, 30, 40])
+      const written = sweepJournal(sweep)
+        .next()
+        .filter((event) => event.event === 'report' || event.event === 'trialEnded' || event.event === 'told')
+      expect(written).toHaveLength(5 * 4 + 5 + 5)
 
-    const steady = fakeWorld(join(folder, 'b'), { stepMs: 1 })
-    mkdirSync(steady.cwd)
-    const unbroken = madeSweep(steady, keys)
-    await driveSweep(unbroken.folder, steady)
-    expect(readSweepState(unbroken).points.map(({ values, told }) => [values, told])).toEqual(
-      points.map(({ values, told }) => [values, told]),
-    )
-  })
+      const steady = fakeWorld(join(folder, 'b'), { stepMs: 1 })
+      mkdirSync(steady.cwd)
+      const unbroken = madeSweep(steady, keys)
+      await driveSweep(unbroken.folder, steady)
+      expect(readSweepState(unbroken).points.map(({ values, told }) => [values, told])).toEqual(
+        points.map(({ values, told }) => [values, told]),
+      )
+    },
+  )
 
   test('stops with a checkpoint when asked, and the same command goes on with the same trial', async ({ folder }) => {
     const world = fakeWorld(folder, { stepMs: 20 })
