@@ -113,6 +113,28 @@ describe('a sweep that is interrupted', () => {
 })
 
 describe('the trials of a sweep', () => {
+  test('are the same from the same seed, whatever ends first, where the sweep is deterministic', async ({ folder }) => {
+    const keys = {
+      deterministic: true,
+      parallel: 2,
+      budget: { trials: 5 },
+      sampler: { name: 'tpe', seed: 5, startup: 2 },
+      pruner: { name: 'asha', warmupSteps: 10, reduction: 2 },
+    }
+    const outcomes = ['a', 'b'].map(async (name, place) => {
+      const cwd = join(folder, name)
+      mkdirSync(cwd)
+      const world = fakeWorld(cwd, { stepMs: 1 + 9 * place })
+      const sweep = madeSweep(world, keys)
+      await driveSweep(sweep.folder, world)
+      const { trials } = readSweepState(sweep)
+      return trials.map(({ values, status, value, reports }) => [values, status, value, reports.filter(({ prune }) => prune)])
+    })
+    const [first, second] = await Promise.all(outcomes)
+    expect(first).toHaveLength(5)
+    expect(second).toEqual(first)
+  })
+
   test('are given up at rungs by equal steps, and pruned points say with what they were compared', async ({ folder }) => {
     const world = fakeWorld(folder, { stepMs: 2 })
     const space = { learningRate: { values: [1e-3, 1e-1, 1e-4, 1e-2] } }
