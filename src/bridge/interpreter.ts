@@ -51,6 +51,12 @@ export class Interpreter {
   private constructor(python: Pythonia, log: string) {
     this.#python = python
     this.#log = log
+    // A second after a call pythonia frees what it left behind, also in a process that is gone.
+    const { com } = python
+    const write = com.write.bind(com)
+    com.write = (message, answered) => {
+      if (com.proc?.connected) write(message, answered)
+    }
   }
 
   /** Loads pythonia, which starts Python at once. `log` takes what Python prints. */

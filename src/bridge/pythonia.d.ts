@@ -8,7 +8,7 @@ declare module 'pythonia' {
 
   const pythonia: {
     python: (module: string) => Promise<Facade>
-    com: { proc: ChildProcess | null }
+    com: { proc: ChildProcess | null; write: (message: object, answered?: (answer: unknown) => void) => void }
   }
   export default pythonia
 }

@@ -17,7 +17,7 @@ import {
   writeLimits,
 } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
-import { drivesOn } from './session.ts'
+import { drivesOn } from './driving-world.ts'
 
 const pollMs = 100
 const startPollMs = 30

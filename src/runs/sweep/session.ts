@@ -1,26 +1,25 @@
-import { statSync, utimesSync } from 'node:fs'
+import { utimesSync } from 'node:fs'
 import { UserError } from '../../domain/errors.ts'
-import type { ProcessIdentity } from '../../domain/protocol.ts'
 import { newestAttempt, type RunEnd, runEnd } from '../../domain/run/state.ts'
 import type { Stage } from '../../domain/stage/schema.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import { gridPoints, outsideReason, type Values } from '../../domain/sweep/space.ts'
 import { isOver, type Point, SweepFold, type SweepState, type Trial } from '../../domain/sweep/state.ts'
 import { objectiveStep, trialStage } from '../../domain/sweep/trial-stage.ts'
-import { isAlive, isElsewhere } from '../../engines/process-identity.ts'
 import { type BodyOf, JournalWriter } from '../../store/journal.ts'
 import { takeLock } from '../../store/lock.ts'
 import { findRun, type Run, readState } from '../../store/runs.ts'
-import { findSweep, limitsOf, readSweepState, type Sweep, sweepFiles, sweepJournal } from '../../store/sweeps.ts'
+import { limitsOf, type Sweep, sweepFiles, sweepJournal } from '../../store/sweeps.ts'
 import { attach } from '../attach.ts'
 import { startFound } from '../chain.ts'
 import { stopRun } from '../control.ts'
 import { branchRun, goodEnds, type Prepared, prepareRun } from '../launch.ts'
-import { supervise } from '../supervise.ts'
-import { isSilent, ownIdentity } from '../supervisor-lock.ts'
+import { ownIdentity } from '../supervisor-lock.ts'
 import type { RunsWorld } from '../world.ts'
 import { type Branch, branchFor, stepsBefore } from './branch.ts'
 import { costOf } from './cost.ts'
+import { drivesOn, supervising, usesPool } from './driving-world.ts'
+import { inheritedPoints } from './inherited.ts'
 import { type Suggester, tagged } from './suggester.ts'
 import { ignoreEnded, type LeaveReason, type Measured, type Outcome, trainTrial, trialPollMs } from './trial-run.ts'
 
@@ -399,18 +398,6 @@ export class SweepSession {
   }
 }
 
-/** Finished points of the sweep that another was forked from, as far as they lie in its space. */
-function inheritedPoints({ identity }: Sweep, { runsFolder }: RunsWorld): Values[] {
-  if (identity.forkedFrom === null || identity.sweep.sampler.name === 'grid') return []
-  const { points } = readSweepState(findSweep(runsFolder, identity.forkedFrom))
-  const base = identity.stages.at(-1)
-  const isStage = (values: Values) => base !== undefined && 'stage' in trialStage(base, identity.sweep, values, null)
-  const finished = points.filter(
-    ({ told, values }) => told?.state === 'done' && outsideReason(identity.axes, values) === undefined && isStage(values),
-  )
-  return finished.map(({ values }) => values)
-}
-
 /** A stage that every trial needs came to a bad end. */
 export class PrefixFailed extends UserError {
   readonly isStopped: boolean
@@ -421,40 +408,7 @@ export class PrefixFailed extends UserError {
   }
 }
 
-/** Whether the holder of a sweep's lock still drives it. One of another host is known by its lock alone, which it keeps fresh. */
-export function drivesOn({ folder }: Sweep, holder: ProcessIdentity): boolean {
-  if (!isElsewhere(holder)) return isAlive(holder)
-  const touched = statSync(sweepFiles(folder).lock, { throwIfNoEntry: false })?.mtimeMs ?? 0
-  return !isSilent(touched / 1000)
-}
-
-/** Whether any stage of a sweep is trained by one process and may be forked. */
-function usesPool({ identity }: Sweep): boolean {
-  return (
-    identity.sweep.warmPool &&
-    (identity.engine?.kind ?? 'local') === 'local' &&
-    identity.stages.some(({ parallel }) => parallel.processes * parallel.nodes === 1)
-  )
-}
-
 /** Losses that JSON cannot hold travel tagged. */
 function reportLine(line: Extract<SweepLine, { event: 'report' }>): object {
   return { ...line, value: tagged(line.value), compared: line.compared.map(({ point, value }) => ({ point, value: tagged(value) })) }
-}
-
-/** The world with supervisors in this process: they look often, and need no start of their own. A kill leaves runs to be adopted. */
-function supervising(world: RunsWorld): RunsWorld {
-  return {
-    ...world,
-    startSupervisor: async (folder, attempt) => {
-      let isOver = false
-      const ending = supervise(folder, { engine: world.engine, python: world.python, pollMs: trialPollMs }, { attempt })
-      ending
-        .catch(() => undefined)
-        .finally(() => {
-          isOver = true
-        })
-      return { hasEnded: () => isOver }
-    },
-  }
 }
