@@ -47,6 +47,8 @@ export class Interpreter {
   readonly #waiting = new Set<(cause: Error) => void>()
   #watched: ChildProcess | undefined
   #facade: Facade | undefined
+  /** Facades of processes that are gone, kept: once collected, pythonia would free what has their number in the process of now. */
+  readonly #retired: Facade[] = []
 
   private constructor(python: Pythonia, log: string) {
     this.#python = python
@@ -104,6 +106,7 @@ export class Interpreter {
   }
 
   #end(how: string): void {
+    if (this.#facade) this.#retired.push(this.#facade)
     this.#facade = undefined
     if (this.#python.com.proc === this.#watched) this.#python.com.proc = null
     for (const reject of [...this.#waiting]) reject(new InterpreterDied(how, this.#log))
