@@ -165,7 +165,9 @@ export function chainOf(plan: ChainPlan, world: RunsWorld): Chain {
  * DRIVER_FAILED.
  */
 export async function startChain(chain: Chain, world: RunsWorld): Promise<number> {
-  const { drives } = readChainState(chain)
+  const { drives, end } = readChainState(chain)
+  // A driver that has recorded the end lets go in a moment.
+  while (end && isDriven(chain, world)) await sleep(startPollMs)
   if (isDriven(chain, world)) return drives
   // What is missing is said here and not in a log.
   world.python()

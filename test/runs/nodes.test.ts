@@ -1,3 +1,5 @@
+import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
 import { execa } from 'execa'
 import { describe, expect, vi } from 'vitest'
 import { prepareRun } from '../../src/runs/launch.ts'
@@ -7,13 +9,22 @@ import { fakeWorld, followed, sideOf, supervised, folderTest as test } from './f
 
 vi.setConfig({ testTimeout: 60_000 })
 
-const meeting = { host: '127.0.0.1', port: '29501' }
+/** A port that nobody has now. */
+async function freeMeeting(): Promise<{ host: string; port: string }> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return { host: '127.0.0.1', port: String(port) }
+}
 
 describe('several machines without a scheduler', () => {
+  // The fake launcher does not wait for the other machine as the real one does: its attempts must last until that one has looked.
   test('train one run: the first supervises it, the other joins its attempt, again when it goes on', async ({ folder }) => {
-    const world = supervised(fakeWorld(folder, { stepMs: 1, dies: { step: 8, how: 'fail' } }))
+    const world = supervised(fakeWorld(folder, { stepMs: 120, dies: { step: 8, how: 'fail' } }))
     const { run } = await prepareRun(sideOf({ parallel: { nodes: 2, processes: 2 }, memory: { device: 'cpu' } }), { verb: 'train' }, world)
     for (const attempt of [1, 2]) {
+      const meeting = await freeMeeting()
       expect(nextAttempt(run)).toBe(attempt)
       const joined = startedByFirst(run, 30).then(({ number }) => {
         const { command, env } = nodeLauncher(run, number, meeting, 1, world)
@@ -32,9 +43,12 @@ describe('several machines without a scheduler', () => {
   test('have a line each, numbered by machine', async ({ folder }) => {
     const world = fakeWorld(folder)
     const { run } = await prepareRun(sideOf({ parallel: { nodes: 2, processes: 4 } }), { verb: 'train' }, world)
+    const meeting = { host: '127.0.0.1', port: '29501' }
     const lines = [0, 1].map((node) => nodeLauncher(run, 1, meeting, node, world).command.join(' '))
     for (const [node, line] of lines.entries()) {
-      expect(line).toContain(`--nnodes=2 --node-rank=${node} --master-addr=127.0.0.1 --master-port=29501 --nproc-per-node=4`)
+      expect(line).toContain(
+        `--nnodes=2 --node-rank=${node} --master-addr=${meeting.host} --master-port=${meeting.port} --nproc-per-node=4`,
+      )
     }
     expect(() => nodeLauncher(run, 1, meeting, 2, world)).toThrow(expect.objectContaining({ code: 'NODE_RANK' }))
     await expect(startedByFirst(run, 0)).rejects.toMatchObject({ code: 'RUN_NOT_STARTED' })

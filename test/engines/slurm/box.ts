@@ -83,6 +83,21 @@ export class SlurmBox {
     }
   }
 
+  /** Nothing runs or waits any more, and both nodes take jobs again, whatever a test left behind. */
+  async clear(): Promise<void> {
+    const ask = (program: string, ...args: string[]) => spawnSync(program, args, { env: this.env, encoding: 'utf8' }).stdout ?? ''
+    if (!ask('scontrol', 'ping').includes('UP')) await this.startController()
+    await this.until(
+      () => {
+        for (const job of this.jobs()) ask('scancel', job)
+        ask('scontrol', 'update', 'NodeName=n[1-2]', 'State=RESUME')
+        return this.jobs().length === 0 && ask('sinfo', '-h', '-t', 'idle', '-o', '%D').trim() === '2'
+      },
+      'a cluster with nothing to do',
+      40,
+    )
+  }
+
   async stop(): Promise<void> {
     spawnSync('scancel', ['--full', '--signal=KILL', '-u', 'root'], { env: this.env })
     for (const name of ['slurmctld.pid', 'slurmd.n1.pid', 'slurmd.n2.pid', 'munged.pid']) {

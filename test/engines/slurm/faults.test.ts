@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, vi } from 'vitest'
 import { endOf, newestAttempt, waitingFor } from '../../../src/domain/run/state.ts'
 import { stopRun } from '../../../src/runs/control.ts'
 import { exampleJob, handleOf, jobPlace } from '../../../src/runs/job.ts'
@@ -33,6 +33,7 @@ async function waits(run: Run): Promise<void> {
 describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
   beforeAll(site.start)
   afterAll(site.stop)
+  afterEach(() => site.box.clear())
 
   /** Both nodes for somebody else; returns their job. */
   const occupied = (seconds: number, partition = 'low') =>
