@@ -1,5 +1,5 @@
 import { diffStages } from '../domain/diff/stage-diff.ts'
-import type { StageSide } from '../domain/stage/origin.ts'
+import { bareSide, type StageSide } from '../domain/stage/origin.ts'
 import { valueText } from '../domain/stage/value-text.ts'
 import type { HandOff } from '../runs/hand-off.ts'
 import type { Prepared } from '../runs/launch.ts'
@@ -57,7 +57,7 @@ export async function printStart({ run, handOff }: Prepared, parent: Run, world:
 }
 
 function sideOf({ id, stage }: Run): StageSide {
-  return { label: id, stage, origins: new Map(), findings: [] }
+  return bareSide(id, stage)
 }
 
 function changesText(parent: Run, run: Run): string {

@@ -3,7 +3,7 @@ import { loadRecipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
 import { UserError } from '../domain/errors.ts'
 import { endOf, newestAttempt, type RunState, waitingFor } from '../domain/run/state.ts'
-import type { StageSide } from '../domain/stage/origin.ts'
+import { bareSide, type StageSide } from '../domain/stage/origin.ts'
 import { resolveSide } from '../runs/addresses.ts'
 import { sendCommand, stopRun } from '../runs/control.ts'
 import { advanceRun, branchRun, continueRun, type Prepared, startRun } from '../runs/launch.ts'
@@ -77,7 +77,7 @@ export async function runContinue(args: RunArguments, world: TrainingWorld): Pro
 export async function runBranch(given: RunArguments, world: TrainingWorld): Promise<void> {
   const args = withStep(given)
   const { run, runs } = await opened(args, world)
-  const side: StageSide = { label: run.id, stage: run.stage, origins: new Map(), findings: [] }
+  const side = bareSide(run.id, run.stage)
   await startPrepared(await branchRun(run, stepOf(args.at), withSetOptions(side, args.set ?? []), runs), run, args, world, runs)
 }
 

@@ -1,4 +1,5 @@
 import { withSetOptions } from '../config/overlay.ts'
+import { bareSide } from '../domain/stage/origin.ts'
 import { parseAddress } from '../runs/address.ts'
 import { sendCommand } from '../runs/control.ts'
 import { sampleRun } from '../runs/samples.ts'
@@ -35,7 +36,7 @@ export async function runSample(args: SampleArguments, world: TrainingWorld): Pr
     else writeLines(world.stdout, [`${run.id}: sample before step ${step}`])
     return
   }
-  const { stage } = withSetOptions({ label: run.id, stage: run.stage, origins: new Map(), findings: [] }, args.set)
+  const { stage } = withSetOptions(bareSide(run.id, run.stage), args.set)
   const { prompt, guidance, weights, from, task, steps, seed, out } = args
   const at = address.kind === 'run' ? address.checkpoint : undefined
   const sampled = await sampleRun(run, stage, { prompts: prompt, guidanceScale: guidance, weights, from, task, steps, seed, at, out }, runs)

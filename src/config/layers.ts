@@ -1,4 +1,4 @@
-import { stageFields } from '../domain/stage/fields.ts'
+import { setValueAt, stageFields } from '../domain/stage/fields.ts'
 import type { Origin, StageSide } from '../domain/stage/origin.ts'
 import type { Stage, StagePath } from '../domain/stage/schema.ts'
 import { type Layer, readLayer } from './layer.ts'
@@ -69,19 +69,9 @@ export function completed(layers: Layers, label: string): CompletedStage {
     const winnerFirst = layers.get(path)?.toReversed() ?? []
     const [winner] = winnerFirst
     if (winner === undefined) throw new Error(`${label} ${path}: no layer gives a value`)
-    setAt(stage, path.split('.'), structuredClone(winner.value))
+    setValueAt(stage, path, structuredClone(winner.value))
     origins.set(path, winner.origin)
     ordered.set(path, winnerFirst)
   }
   return { label, stage: stage as Stage, origins, layers: ordered, findings: [] }
-}
-
-function setAt(target: Record<string, unknown>, [name = '', ...rest]: readonly string[], value: unknown): void {
-  if (rest.length === 0) {
-    target[name] = value
-    return
-  }
-  const next = (target[name] ?? {}) as Record<string, unknown>
-  target[name] = next
-  setAt(next, rest, value)
 }

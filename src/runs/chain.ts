@@ -1,7 +1,7 @@
 import type { Recipe } from '../config/recipe.ts'
 import { UserError } from '../domain/errors.ts'
 import type { RunEnd } from '../domain/run/state.ts'
-import type { StageSide } from '../domain/stage/origin.ts'
+import { bareSide, type StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import type { Run } from '../store/runs.ts'
 import { continueRun, goodEnds, type Prepared, prepareRun, startRun } from './launch.ts'
@@ -47,7 +47,7 @@ export async function trainChain(
   const runs = new Map<string, Run>()
   for (const stage of plan.stages) {
     const recipe = { file: plan.recipe, stage: stage.name }
-    const side = { label: stage.name, stage, origins: new Map(), findings: [] }
+    const side = bareSide(stage.name, stage)
     const prepared = await prepareRun(side, { verb: 'train', earlier: runs, recipe, reuse: true }, world)
     runs.set(stage.name, prepared.run)
     if (!(await watcher.before(stage, prepared))) return { runs, end: undefined }

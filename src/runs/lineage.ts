@@ -2,7 +2,7 @@ import type { Change } from '../domain/diff/change.ts'
 import { diffStages } from '../domain/diff/stage-diff.ts'
 import { type LineageTree, lineageTrees, treeWith } from '../domain/run/lineage.ts'
 import { endOf } from '../domain/run/state.ts'
-import type { StageSide } from '../domain/stage/origin.ts'
+import { bareSide, type StageSide } from '../domain/stage/origin.ts'
 import { listRuns, type Run, readState } from '../store/runs.ts'
 
 /** What a person wants to see of a run in its tree. */
@@ -60,7 +60,7 @@ function nodeOf(run: Run, runs: readonly Run[], byId: ReadonlyMap<string, Run>):
 const ofTheHandOff: readonly string[] = ['name', 'notes', 'init.weights', 'init.use', 'vae.weights', 'data.source', 'output']
 
 function changesBetween(parent: Run, run: Run): LineageRun['changes'] {
-  const side = ({ id, stage }: Run): StageSide => ({ label: id, stage, origins: new Map(), findings: [] })
+  const side = ({ id, stage }: Run): StageSide => bareSide(id, stage)
   return diffStages(side(parent), side(run))
     .changes.filter(({ path }) => !ofTheHandOff.includes(path))
     .map(({ path, before, after, impact }) => ({ path, before, after, impact }))

@@ -1,6 +1,7 @@
 import { withSetOptions } from '../config/overlay.ts'
 import { float } from '../domain/protocol.ts'
 import type { Alert } from '../domain/run/alert.ts'
+import { bareSide } from '../domain/stage/origin.ts'
 import { filesOf, type Run } from '../store/runs.ts'
 import { ask } from './questions.ts'
 import type { RunsWorld } from './world.ts'
@@ -32,7 +33,7 @@ function withNumbers({ evidence, ...alert }: Alert): Alert {
  * the run's own settings. Nothing is written. Raises the UserErrors of settings.
  */
 export async function monitorRun(run: Run, set: readonly string[], world: RunsWorld): Promise<Monitored> {
-  const side = { label: run.id, stage: run.stage, origins: new Map(), findings: [] }
+  const side = bareSide(run.id, run.stage)
   const { stage } = withSetOptions(side, [...set])
   const said = (await ask('monitor', { stage, journal: filesOf(run.folder).trainer }, world)) as Monitored
   return { ...said, alerts: said.alerts.map(withNumbers) }

@@ -3,6 +3,7 @@ import { UserError } from '../domain/errors.ts'
 import type { EndReason } from '../domain/protocol.ts'
 import { hasWork, type Placement, type Queue, type QueueEntry, startable } from '../domain/queue/queue.ts'
 import { newestAttempt, runEnd } from '../domain/run/state.ts'
+import { bareSide } from '../domain/stage/origin.ts'
 import { isAlive, isElsewhere } from '../engines/process-identity.ts'
 import { takeLock } from '../store/lock.ts'
 import { queueFiles, readQueue } from '../store/queue.ts'
@@ -64,7 +65,7 @@ class Driver {
     const { id, stage, recipe, cwd } = entry
     const devices = entry.needs.gpus > 0 ? { devices: [...gpus] } : {}
     const world: RunsWorld = { ...this.#world, cwd, chosenEngine: { formatVersion: 1, kind: 'local', ...devices } }
-    const side = { label: stage.name, stage, origins: new Map(), findings: [] }
+    const side = bareSide(stage.name, stage)
     const from = recipe === null ? null : { file: recipe, stage: stage.name }
     try {
       const prepared = await prepareRun(side, { verb: 'train', earlier: this.#earlier(entry, queue), recipe: from, reuse: true }, world)

@@ -1,5 +1,5 @@
 import type { RunState } from '../domain/run/state.ts'
-import { stageFields } from '../domain/stage/fields.ts'
+import { setValueAt, stageFields } from '../domain/stage/fields.ts'
 import type { Origin, StageSide } from '../domain/stage/origin.ts'
 import { type Stage, type StagePath, stageSchema } from '../domain/stage/schema.ts'
 import { findCheckpoint } from '../store/checkpoints.ts'
@@ -21,13 +21,8 @@ export function sideOfRun(run: Run, all: RunState['changes'], which: number | 'b
   const stage = structuredClone(run.stage) as Stage
   const origins = new Map<StagePath, Origin>([...stageFields().keys()].map((path) => [path, { layer: 'run', name: run.id }]))
   for (const { path, effective, step: at } of changes) {
-    setAt(stage, path.split('.'), effective)
+    setValueAt(stage, path, effective)
     origins.set(path, { layer: 'run', name: `${run.id}, changed at step ${at}` })
   }
   return { label: step === undefined ? run.id : `${run.id}@${step}`, stage: stageSchema.parse(stage), origins, findings: [] }
-}
-
-function setAt(target: object, [name = '', ...rest]: readonly string[], value: unknown): void {
-  if (rest.length === 0) Reflect.set(target, name, value)
-  else setAt(Reflect.get(target, name) as object, rest, value)
 }

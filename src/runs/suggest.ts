@@ -1,6 +1,7 @@
 import { dirname, join, relative, resolve } from 'node:path'
 import { recipeText } from '../config/suggested-recipe.ts'
 import { UserError } from '../domain/errors.ts'
+import { setValueAt } from '../domain/stage/fields.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { type Means, memorySteps, type SuggestedSetting, suggestedSettings, unknowns } from '../domain/suggestion.ts'
@@ -92,15 +93,10 @@ function merged(settings: readonly SuggestedSetting[]): SuggestedSetting[] {
 /** The parent's settings with the suggested ones. Its data and weights need not be here: what is asked does not depend on them. */
 function withSettings(parent: Stage, settings: readonly SuggestedSetting[]): Stage {
   const stage = structuredClone(parent) as object
-  for (const { path, value } of settings) setAt(stage, path.split('.'), value)
-  setAt(stage, ['data', 'source'], null)
-  setAt(stage, ['init', 'weights'], null)
+  for (const { path, value } of settings) setValueAt(stage, path, value)
+  setValueAt(stage, 'data.source', null)
+  setValueAt(stage, 'init.weights', null)
   return stageSchema.parse(stage)
-}
-
-function setAt(target: object, [name = '', ...rest]: readonly string[], value: unknown): void {
-  if (rest.length === 0) Reflect.set(target, name, value)
-  else setAt(Reflect.get(target, name) as object, rest, value)
 }
 
 /** What the new stage extends and starts from, as its file will see it. */

@@ -1,4 +1,4 @@
-import { closeSync, constants, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 /** Writes a file so that a kill at any instant leaves the old content or the new, flushed to the disk. Readable by the owner alone. */
@@ -16,6 +16,16 @@ export function writeAtomically(path: string, text: string): void {
   }
   renameSync(temporary, path)
   syncFolder(dirname(path))
+}
+
+/** The text of a file; undefined where there is none. */
+export function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw cause
+  }
 }
 
 /** Makes a folder for the owner alone, with its parents. */

@@ -1,5 +1,6 @@
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { type ProcessIdentity, processIdentity } from '../domain/protocol.ts'
+import { readIfThere } from './files.ts'
 
 /** A lock that its holder gives back; it also ends with the holder's process. */
 export interface Lock {
@@ -66,13 +67,8 @@ function holders(path: string, host: string): ProcessIdentity[] {
 }
 
 function read(path: string, host: string): ProcessIdentity | undefined {
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw cause
-  }
+  const text = readIfThere(path)
+  if (text === undefined) return undefined
   try {
     return processIdentity.parse(JSON.parse(text))
   } catch {

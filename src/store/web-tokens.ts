@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion } from '../domain/protocol.ts'
-import { makeFolder, writeAtomically } from './files.ts'
+import { makeFolder, readIfThere, writeAtomically } from './files.ts'
 
 const tokensSchema = z.strictObject({
   formatVersion: z.literal(formatVersion),
@@ -26,13 +25,8 @@ export function webTokens(runsFolder: string, random: (digits: number) => string
 }
 
 function readTokens(path: string) {
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw cause
-  }
+  const text = readIfThere(path)
+  if (text === undefined) return undefined
   try {
     return tokensSchema.parse(JSON.parse(text))
   } catch (cause) {

@@ -49,6 +49,19 @@ export function valueAt(stage: unknown, path: StagePath): unknown {
   return value
 }
 
+/** Sets the value of a stage at a dotted path; objects on the way are made where there are none. */
+export function setValueAt(stage: object, path: StagePath, value: unknown): void {
+  const names = path.split('.')
+  const last = names.pop() ?? ''
+  let at = stage
+  for (const name of names) {
+    const inner = (Reflect.get(at, name) ?? {}) as object
+    Reflect.set(at, name, inner)
+    at = inner
+  }
+  Reflect.set(at, last, value)
+}
+
 /** Metadata of the field a path belongs to, also for a path inside a list or record; undefined for an unknown path. */
 export function fieldOf(path: StagePath): StageField | undefined {
   const fields = stageFields()

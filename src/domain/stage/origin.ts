@@ -35,6 +35,11 @@ export interface StageSide {
   readonly findings: readonly Finding[]
 }
 
+/** A stage alone: nothing is known of where its values came from. */
+export function bareSide(label: string, stage: Stage): StageSide {
+  return { label, stage, origins: new Map(), findings: [] }
+}
+
 export type Severity = 'error' | 'warn' | 'info'
 
 /** Something a person should look at. Rules have stable names. */

@@ -1,5 +1,5 @@
 import { misfits } from '../stage/checks.ts'
-import { valueAt } from '../stage/fields.ts'
+import { setValueAt, valueAt } from '../stage/fields.ts'
 import { type Stage, stageSchema } from '../stage/schema.ts'
 import { readConstraint, readExpression } from './expression.ts'
 import type { SweepFile } from './schema.ts'
@@ -14,9 +14,9 @@ export type TrialRules = Pick<SweepFile, 'derived' | 'constraints' | 'objective'
 /** The stage of a point with a seed: settings of the axes, then derived ones; fields that contradict each other make it infeasible. */
 export function trialStage(base: Stage, rules: TrialRules, values: Values, seed: number | null): TrialStage {
   const draft = structuredClone(base) as unknown as Record<string, unknown>
-  for (const [path, value] of Object.entries(values)) setAt(draft, path, structuredClone(value))
+  for (const [path, value] of Object.entries(values)) setValueAt(draft, path, structuredClone(value))
   for (const [path, text] of Object.entries(rules.derived))
-    setAt(draft, path, tidy(readExpression(text).compute((name) => named(draft, name))))
+    setValueAt(draft, path, tidy(readExpression(text).compute((name) => named(draft, name))))
   if (seed !== null) draft.seed = seed
   const parsed = stageSchema.safeParse(draft)
   if (!parsed.success) {
@@ -73,12 +73,4 @@ function named(stage: unknown, name: string): unknown {
 /** Without the noise of the last digits, so that a whole number is one. */
 function tidy(value: number): number {
   return Number.isFinite(value) ? Number(value.toPrecision(12)) : value
-}
-
-function setAt(target: Record<string, unknown>, path: string, value: unknown): void {
-  const names = path.split('.')
-  const last = names.pop() ?? ''
-  let at = target
-  for (const name of names) at = at[name] as Record<string, unknown>
-  at[last] = value
 }

@@ -1,6 +1,6 @@
 import type { Change } from '../../domain/diff/change.ts'
 import { diffStages } from '../../domain/diff/stage-diff.ts'
-import type { Stage } from '../../domain/stage/schema.ts'
+import { bareSide } from '../../domain/stage/origin.ts'
 import { type Ranking, rankSweep } from '../../domain/sweep/ranking.ts'
 import type { Values } from '../../domain/sweep/space.ts'
 import { isOver, type SweepState } from '../../domain/sweep/state.ts'
@@ -89,13 +89,9 @@ function diffsOf({ identity }: Sweep, { points, best }: Ranking): ReadonlyMap<nu
   return new Map(
     points.map(({ point, values }) => {
       const stage = stageOf(values)
-      return [point, stage ? diffStages(side('best', bestStage), side(`point ${point}`, stage)).changes : []]
+      return [point, stage ? diffStages(bareSide('best', bestStage), bareSide(`point ${point}`, stage)).changes : []]
     }),
   )
-}
-
-function side(label: string, stage: Stage) {
-  return { label, stage, origins: new Map(), findings: [] }
 }
 
 function savedBy({ trials }: SweepState, { runsFolder }: RunsWorld): Saved {

@@ -1,6 +1,7 @@
 import { utimesSync } from 'node:fs'
 import { UserError } from '../../domain/errors.ts'
 import { newestAttempt, type RunEnd, runEnd } from '../../domain/run/state.ts'
+import { bareSide } from '../../domain/stage/origin.ts'
 import type { Stage } from '../../domain/stage/schema.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import { gridPoints, outsideReason, type Values } from '../../domain/sweep/space.ts'
@@ -296,7 +297,7 @@ export class SweepSession {
   /** A run that goes on from a checkpoint of another trial's. */
   async #branched({ from, stage }: Branch): Promise<Prepared> {
     const parent = this.trial(from.trial)
-    const side = { label: stage.name, stage, origins: new Map(), findings: [] }
+    const side = bareSide(stage.name, stage)
     return branchRun(findRun(this.#world.runsFolder, parent.run ?? ''), from.step - stepsBefore(parent), side, this.#world)
   }
 
@@ -304,7 +305,7 @@ export class SweepSession {
     const recipe = { file: this.sweep.identity.sweep.recipe, stage: stage.name }
     const taken = new Set(this.state.trials.map(({ run }) => run))
     return prepareRun(
-      { label: stage.name, stage, origins: new Map(), findings: [] },
+      bareSide(stage.name, stage),
       { verb: 'train', earlier, recipe, reuse: true, unstarted: (run) => !taken.has(run.id) },
       this.#world,
     )
