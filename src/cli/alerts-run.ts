@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { readAlertsFile } from '../config/alerts-file.ts'
-import { readConfigFile } from '../config/source.ts'
+import { readConfigFile, readNamed } from '../config/source.ts'
 import type { AlertsFile } from '../domain/alerts.ts'
 import { alertsOfHistory, watchAlerts } from '../runs/alerts.ts'
 import { sendAlert, sinkName, textOf } from '../runs/send-alert.ts'
@@ -17,7 +17,10 @@ export interface AlertArguments extends RunOptions {
 
 /** Watches, looks back, or sends a test. */
 export async function runAlerts(action: 'watch' | 'history' | 'test', args: AlertArguments, world: TrainingWorld): Promise<void> {
-  const file = readAlertsFile(readConfigFile(resolve(world.cwd, args.file)), args.file)
+  const file = readAlertsFile(
+    readNamed(args.file, (path) => readConfigFile(resolve(world.cwd, path)), { hint: 'docs/alerts.md shows one' }),
+    args.file,
+  )
   const runsFolder = runsFolderOf(args.runs, world)
   if (action === 'test') await test(file, world)
   else if (action === 'history') history(file, args, runsFolder, world)

@@ -50,22 +50,7 @@ export class Sources {
   }
 
   #bytes(file: string, from: Named | undefined): Uint8Array | string {
-    try {
-      return this.#read(file)
-    } catch (cause) {
-      const code = (cause as NodeJS.ErrnoException).code
-      if (typeof code !== 'string') throw cause
-      const text = `expected a readable file, got ${file}: ${reasons[code] ?? code}`
-      throw errorOf([
-        {
-          code: 'CONFIG_FILE',
-          place: from?.place ?? { file },
-          path: from?.path ?? '',
-          text,
-          hint: 'check the name; paths in a file count from its folder',
-        },
-      ])
-    }
+    return readNamed(file, this.#read, { hint: 'check the name; paths in a file count from its folder', from })
   }
 }
 
@@ -75,6 +60,18 @@ const reasons: Readonly<Record<string, string>> = {
   EACCES: 'reading is not permitted',
   ENOTFILE: 'it is a device or a pipe',
   EFBIG: 'it is too large',
+}
+
+/** A file that somebody named, here or in another file. Raises UserError CONFIG_FILE at that place where it cannot be read. */
+export function readNamed(file: string, read: ReadFile, { hint, from }: { hint: string; from?: Named | undefined }): Uint8Array | string {
+  try {
+    return read(file)
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code
+    if (typeof code !== 'string') throw cause
+    const text = `expected a readable file, got ${file}: ${reasons[code] ?? code}`
+    throw errorOf([{ code: 'CONFIG_FILE', place: from?.place ?? { file }, path: from?.path ?? '', text, hint }])
+  }
 }
 
 /** A path written in a file, counted from that file's folder. */

@@ -9,7 +9,7 @@ import { type Located, locatedOf, placeInside, plainValue } from './located.ts'
 import { errorOf, type Place, Problems } from './problems.ts'
 import { loadRecipe, type Recipe } from './recipe.ts'
 import type { ResolvedStage } from './resolver.ts'
-import { besideFile, type ReadFile, readConfigFile } from './source.ts'
+import { besideFile, type ReadFile, readConfigFile, readNamed } from './source.ts'
 import { addIssue, axesOf } from './sweep-space.ts'
 import { readYaml } from './yaml.ts'
 
@@ -31,7 +31,10 @@ export interface SweepOptions {
 /** Reads a sweep from its YAML. Raises UserErrors CONFIG_… with places, and SWEEP_…. */
 export function loadSweep(file: string, options: SweepOptions = {}): LoadedSweep {
   const readFile = options.readFile ?? readConfigFile
-  return sweepOf(readYaml(bytesOf(file, readFile), file), file, { ...options, readFile })
+  return sweepOf(readYaml(readNamed(file, readFile, { hint: 'configs/sweeps has one to start from' }), file), file, {
+    ...options,
+    readFile,
+  })
 }
 
 /** A sweep that a script wrote. Paths in it count from the current folder. */
@@ -60,17 +63,6 @@ function sweepOf(node: Located, file: string, options: SweepOptions): LoadedSwee
   refuseEndless(sweep, placeInside(node, ['budget']))
   refuseUnordered(sweep, placeInside(node, ['parallel']))
   return { file, sweep: { ...sweep, data: data ?? null }, axes: ordered, stages }
-}
-
-function bytesOf(file: string, readFile: ReadFile): Uint8Array | string {
-  try {
-    return readFile(file)
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code
-    if (typeof code !== 'string') throw cause
-    const text = `expected a readable sweep file, got ${code === 'ENOENT' ? 'none there' : code}`
-    throw errorOf([{ code: 'CONFIG_FILE', place: { file }, path: '', text, hint: 'configs/sweeps has one to start from' }])
-  }
 }
 
 function parsed(node: Located, problems: Problems): SweepFile | undefined {

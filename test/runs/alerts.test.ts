@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { expect, vi } from 'vitest'
 import { readAlertsFile } from '../../src/config/alerts-file.ts'
+import { readConfigFile, readNamed } from '../../src/config/source.ts'
 import type { Alert } from '../../src/domain/alerts.ts'
 import { alertsOfHistory, watchAlerts } from '../../src/runs/alerts.ts'
 import { sendAlert } from '../../src/runs/send-alert.ts'
@@ -58,6 +59,14 @@ folderTest('a webhook gets JSON; one that refuses, redirects or is not there is 
   await new Promise((resolve) => server.close(resolve))
   await expect(sendAlert(alert, { webhook: `${base}/200/secret` })).rejects.toMatchObject({ code: 'ALERT_UNSENT' })
   await expect(sendAlert(alert, { command: ['/no/such/program'] })).rejects.toMatchObject({ code: 'ALERT_UNSENT' })
+})
+
+folderTest('an alerts file that is not there, or is a folder, is refused by name', ({ folder }) => {
+  const refused = (file: string) => expect(() => readNamed(file, readConfigFile, { hint: 'h' }))
+  refused(join(folder, 'none.yaml')).toThrow(
+    expect.objectContaining({ code: 'CONFIG_FILE', message: expect.stringContaining('there is none') }),
+  )
+  refused(folder).toThrow(expect.objectContaining({ code: 'CONFIG_FILE', message: expect.stringContaining('it is a folder') }))
 })
 
 folderTest('an alerts file that is wrong is refused with line and column', () => {

@@ -2,6 +2,7 @@ import { useEffect, useMemo, useState } from 'preact/hooks'
 import type { RunDetails } from '../../runs/watch/details.ts'
 import type { Axis, SeriesAnswer } from '../../runs/watch/series.ts'
 import { axisText, Chart } from './chart.tsx'
+import { CurveOptions } from './curve-options.tsx'
 import type { View } from './curves-view.tsx'
 import { DiffView } from './diff-view.tsx'
 import { curveSummary, type Line } from './lines.ts'
@@ -43,20 +44,7 @@ export function CompareView({ ids }: { ids: readonly string[] }) {
             <option value="relative">time since the start</option>
           </select>
         </label>
-        <label>
-          smoothing{' '}
-          <input
-            type="range"
-            min="0"
-            max="0.999"
-            step="0.001"
-            value={smoothing}
-            onInput={({ currentTarget }) => setSmoothing(Number(currentTarget.value))}
-          />
-        </label>
-        <label>
-          <input type="checkbox" checked={isLog} onChange={() => setLog(!isLog)} /> log scale
-        </label>
+        <CurveOptions smoothing={smoothing} onSmoothing={setSmoothing} isLog={isLog} onLog={setLog} />
         <button type="button" onClick={() => setView({ from: undefined, to: undefined })}>
           whole runs
         </button>

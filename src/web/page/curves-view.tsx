@@ -2,6 +2,7 @@ import { useMemo, useState } from 'preact/hooks'
 import type { Mark, RunDetails } from '../../runs/watch/details.ts'
 import type { Axis, Series, SeriesAnswer } from '../../runs/watch/series.ts'
 import { axisText, Chart } from './chart.tsx'
+import { CurveOptions } from './curve-options.tsx'
 import { HeatMapView } from './heat-map.tsx'
 import { countNote, curveSummary, type Line } from './lines.ts'
 import { useAnswer } from './state.ts'
@@ -66,20 +67,7 @@ export function CurvesView({ id, details: atSteps, version }: { id: string; deta
             ))}
           </select>
         </label>
-        <label>
-          smoothing{' '}
-          <input
-            type="range"
-            min="0"
-            max="0.999"
-            step="0.001"
-            value={smoothing}
-            onInput={({ currentTarget }) => setSmoothing(Number(currentTarget.value))}
-          />
-        </label>
-        <label>
-          <input type="checkbox" checked={isLog} onChange={() => setLog(!isLog)} /> log scale
-        </label>
+        <CurveOptions smoothing={smoothing} onSmoothing={setSmoothing} isLog={isLog} onLog={setLog} />
         {more.length > 0 ? (
           <label>
             <input type="checkbox" checked={showsMore} onChange={() => setShowsMore(!showsMore)} /> all measurements
