@@ -166,7 +166,7 @@ export class Progress {
   }
 
   #plain(text: string): void {
-    if (!this.#out.isTTY) this.#out.write(`${this.#title} ${this.#step}/${this.#steps}  ${text}\n`)
+    if (!this.#out.isTTY) this.#out.write(`${this.#title} ${this.#steps > 0 ? `${this.#step}/${this.#steps}  ` : ''}${text}\n`)
   }
 
   #draw(force: boolean): void {
