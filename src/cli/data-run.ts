@@ -1,7 +1,14 @@
 import { UserError } from '../domain/errors.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { resolveSide } from '../runs/addresses.ts'
-import { checkStageData, type DataReport, type DecodeReport, decodeStageData, initData as writeAnnotation } from '../runs/data.ts'
+import {
+  checkStageData,
+  type DataReport,
+  type DecodeReport,
+  decodeStageData,
+  type WrittenAnnotation,
+  initData as writeAnnotation,
+} from '../runs/data.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
@@ -11,6 +18,7 @@ const shownExamples = 3
 
 export interface DataInitArguments extends RunOptions {
   folder: string
+  json: boolean
 }
 
 export interface DataCheckArguments extends RunOptions {
@@ -21,13 +29,21 @@ export interface DataCheckArguments extends RunOptions {
 }
 
 /** Writes the annotation of a folder. */
-export async function initData({ folder, runs, pythonEnv }: DataInitArguments, world: TrainingWorld): Promise<void> {
+export async function initData({ folder, runs, pythonEnv, json }: DataInitArguments, world: TrainingWorld): Promise<void> {
   const written = await writeAnnotation(folder, await world.runsWorld({ runsFolder: runsFolderOf(runs, world), pythonEnv }))
-  world.stdout.write(
-    Object.entries(written)
-      .map(([name, value]) => `${name}: ${printable(JSON.stringify(value))}\n`)
-      .join(''),
-  )
+  if (json) writeJson(world.stdout, { formatVersion: 1, ...written })
+  else world.stdout.write(annotationLines(written).join(''))
+}
+
+function annotationLines({ entries, annotation, listFile, withoutCaption, unreadable }: WrittenAnnotation): string[] {
+  const named = (files: readonly string[]) => files.map((file) => `  ${printable(file)}\n`)
+  return [
+    `${entries} clips measured: ${printable(annotation)}, listed by ${printable(listFile)}\n`,
+    ...(withoutCaption.length > 0
+      ? [`${withoutCaption.length} without a caption (a .txt beside the clip):\n`, ...named(withoutCaption)]
+      : []),
+    ...(unreadable.length > 0 ? [`${unreadable.length} left out, no video or image can be read from them:\n`, ...named(unreadable)] : []),
+  ]
 }
 
 /** Says what a stage would make of its data. Exit code 1 where nothing would be left to train on, or more cannot be decoded than may. */

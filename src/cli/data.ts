@@ -34,7 +34,7 @@ function initCommand(world: TrainingWorld): CommandModule<object, DataInitArgume
     builder: (yargs) =>
       yargs
         .positional('folder', { type: 'string', demandOption: true, describe: 'clips, each with a text file of its caption' })
-        .options(runOptions),
+        .options({ json: stageOptions.json, ...runOptions }),
     handler: async (args) => (await import('./data-run.ts')).initData(args, world),
   }
 }

@@ -46,9 +46,19 @@ export async function checkStageData(stage: Stage, source: string, world: RunsWo
   return (await ask('dataCheck', { stage, source: resolve(world.cwd, source) }, world)) as DataReport
 }
 
-/** Writes upstream's list file and annotation for a folder of clips; returns what was written. */
-export async function initData(folder: string, world: RunsWorld): Promise<Readonly<Record<string, unknown>>> {
-  return (await ask('dataInit', { folder: resolve(world.cwd, folder) }, world)) as Readonly<Record<string, unknown>>
+/** The annotation written for a folder: where it lies, and the clips that lack something. */
+export interface WrittenAnnotation {
+  readonly listFile: string
+  readonly annotation: string
+  readonly entries: number
+  readonly withoutCaption: readonly string[]
+  /** Left out: files without the header of a video or an image. */
+  readonly unreadable: readonly string[]
+}
+
+/** Writes upstream's list file and annotation for a folder of clips. Raises UserErrors DATA_…. */
+export async function initData(folder: string, world: RunsWorld): Promise<WrittenAnnotation> {
+  return (await ask('dataInit', { folder: resolve(world.cwd, folder) }, world)) as WrittenAnnotation
 }
 
 /** Files of a stage's data, autoencoder and caches. */

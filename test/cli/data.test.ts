@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -39,6 +39,24 @@ function run(...args: string[]): { code: number | null; out: string; err: string
   const done = spawnSync(process.execPath, [join(root, 'bin/stagewright.mjs'), ...args], { cwd: folder, env, encoding: 'utf8' })
   return { code: done.status, out: done.stdout, err: done.stderr }
 }
+
+test('the annotation of a folder is written and says which files lack something', () => {
+  const plain = join(folder, 'plain')
+  mkdirSync(plain)
+  writeFileSync(join(plain, 'broken.mp4'), 'no video')
+  const clip = readdirSync(join(folder, 'clips/clips')).find((name) => name.endsWith('.mp4'))
+  copyFileSync(join(folder, 'clips/clips', clip ?? ''), join(plain, 'ok.mp4'))
+  const annotation = join(plain, 'annotation.json')
+  expect(run('data', 'init', 'plain').out.split('\n')).toEqual([
+    `1 clips measured: ${annotation}, listed by ${join(plain, 'merge_data.txt')}`,
+    '1 without a caption (a .txt beside the clip):',
+    '  ok.mp4',
+    '1 left out, no video or image can be read from them:',
+    '  broken.mp4',
+    '',
+  ])
+  expect(JSON.parse(run('data', 'init', 'plain', '--json').out)).toMatchObject({ formatVersion: 1, annotation, unreadable: ['broken.mp4'] })
+})
 
 describe('a cache', () => {
   test('is filled once, where it is put, and named by the plan and with what is stale', () => {

@@ -21,7 +21,18 @@ from typing import IO, Any, overload
 
 import numpy as np
 
-from osplan.data.columns import CAPTION_LIST, IMAGE_ENDINGS, NO_CAPTION, VIDEO_ENDINGS, Columns, Entry, Place, columns_of, read_columns
+from osplan.data.columns import (
+    CAPTION_LIST,
+    IMAGE_ENDINGS,
+    NO_CAPTION,
+    VIDEO_ENDINGS,
+    Columns,
+    Entry,
+    Place,
+    columns_of,
+    not_text,
+    read_columns,
+)
 from osplan.data.probing import probed_row
 from osplan.domain.errors import UserError
 
@@ -177,7 +188,7 @@ def _collect_chunks(files: Sequence[SourceFile], captions: IO[bytes]) -> ClipInd
 def _chunks(file: SourceFile) -> Iterator[Columns]:
     if file.annotation is not None:
         return read_columns(file.annotation, str(file.root))
-    rows = [row for media in media_files(file.root) if (row := probed_row(media, file.root)) is not None]
+    rows = [probed_row(media, file.root) for media in media_files(file.root)]
     return iter([columns_of(rows, str(file.root), Place(file.root, 0, lambda row: row + 1))])
 
 
@@ -212,7 +223,7 @@ def _source_files(source: Path) -> list[SourceFile]:
 
 def _listed(source: Path) -> list[SourceFile]:
     files = []
-    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(_text_of(source).splitlines(), 1):
         if not line.strip():
             continue
         root, comma, annotation = (part.strip() for part in line.partition(","))
@@ -235,6 +246,13 @@ def _listed(source: Path) -> list[SourceFile]:
     if not files:
         raise UserError("DATA_EMPTY", f"{source}: expected `root,annotation.json` lines, got none")
     return files
+
+
+def _text_of(source: Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise not_text(source, "`root,annotation.json` lines") from cause
 
 
 def _key(source: Path, files: Sequence[SourceFile]) -> str:

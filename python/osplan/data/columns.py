@@ -294,12 +294,17 @@ def _json_chunks(file: Path) -> Iterator[Chunk]:
         with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
             head = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[").match(data)
             if head is None:
-                raise UserError("DATA_INVALID", f"{file}:1: expected a list of entries, got {bytes(data[:40])!r}")
+                raise UserError("DATA_INVALID", f"{file}:1: expected a list of entries, got {_head(data)}")
             at, row = head.end(), 0
             while at < len(data):
                 entries, after = _piece(data, at, file)
                 yield Place(file, row, _line_finder(data, at)), entries
                 at, row = after, row + len(entries)
+
+
+def _head(data: mmap.mmap) -> str:
+    """The first characters of a file, fit to be printed."""
+    return "".join(each if each.isprintable() else "·" for each in data[:40].decode(errors="replace"))
 
 
 def _piece(data: mmap.mmap, at: int, file: Path) -> tuple[list[Any], int]:
@@ -323,6 +328,8 @@ def _broken(data: mmap.mmap, at: int, file: Path) -> UserError:
     try:
         json.loads("[" + data[at:].decode(errors="replace"))
         found = "bytes that are not UTF-8 text or numbers JSON does not have"
+    except RecursionError:
+        found = "brackets nested hundreds deep"
     except ValueError as cause:
         found = str(cause)
         if isinstance(cause, json.JSONDecodeError):
@@ -379,19 +386,35 @@ CSV_NUMBERS = ("num_frames", "fps", "aesthetic", "aes", "height", "width")
 def _csv_chunks(file: Path) -> Iterator[Chunk]:
     """A table: `path`, `cap`, `num_frames`, `fps`, `height`, `width`, and optionally `aesthetic`, `cut`, `crop` as JSON."""
     with open(file, newline="", encoding="utf-8-sig") as opened:
-        reader = csv.DictReader(opened)
-        if "path" not in (reader.fieldnames or ()):
-            raise UserError("DATA_INVALID", f"{file}:1: expected a column `path`, got {', '.join(reader.fieldnames or ()) or 'none'}")
-        rows: list[Any] = []
-        lines: list[int] = []
-        first = 0
-        for row in reader:
-            rows.append(_csv_row(row))
-            lines.append(reader.line_num)
-            if len(rows) == CHUNK_ROWS:
-                yield Place(file, first, lines.__getitem__), rows
-                first, rows, lines = first + len(rows), [], []
-        yield Place(file, first, lines.__getitem__), rows
+        reader = csv.DictReader(opened, strict=True)
+        try:
+            yield from _csv_rows(file, reader)
+        except csv.Error as cause:
+            raise UserError("DATA_INVALID", f"{file}:{reader.line_num + 1}: expected a table, got {cause}", "correct the table") from cause
+        except UnicodeDecodeError as cause:
+            raise not_text(file, "a table") from cause
+
+
+def not_text(file: Path, expected: str) -> UserError:
+    """What to say of a file that is not UTF-8, with the first line that is not."""
+    with open(file, "rb") as opened:
+        line = next((number for number, line in enumerate(opened, 1) if line != line.decode(errors="ignore").encode()), 1)
+    return UserError("DATA_INVALID", f"{file}:{line}: expected {expected}, got bytes that are not UTF-8 text", "write it as UTF-8")
+
+
+def _csv_rows(file: Path, reader: "csv.DictReader[str]") -> Iterator[Chunk]:
+    if "path" not in (reader.fieldnames or ()):
+        raise UserError("DATA_INVALID", f"{file}:1: expected a column `path`, got {', '.join(reader.fieldnames or ()) or 'none'}")
+    rows: list[Any] = []
+    lines: list[int] = []
+    first = 0
+    for row in reader:
+        rows.append(_csv_row(row))
+        lines.append(reader.line_num)
+        if len(rows) == CHUNK_ROWS:
+            yield Place(file, first, lines.__getitem__), rows
+            first, rows, lines = first + len(rows), [], []
+    yield Place(file, first, lines.__getitem__), rows
 
 
 def _csv_row(row: Mapping[str, str | None]) -> Raw:

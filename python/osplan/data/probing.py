@@ -9,28 +9,48 @@ from typing import Any
 import av
 
 from osplan.data.columns import IMAGE_ENDINGS
+from osplan.domain.errors import UserError
 
 LIST_FILE = "merge_data.txt"
 ANNOTATION = "annotation.json"
 
 
-def probed_row(file: Path, root: Path) -> Mapping[str, Any] | None:
-    """A row in upstream's format; None where the file cannot be opened."""
-    caption = file.with_suffix(".txt")
+def probed_row(file: Path, root: Path) -> Mapping[str, Any]:
+    """A row in upstream's format, without `resolution` where the file has no header of a video or an image.
+
+    Raises UserError DATA_INVALID where the caption beside it is not text.
+    """
     row: dict[str, Any] = {
         "path": str(file.relative_to(root)),
-        "cap": caption.read_text(encoding="utf-8").strip() if caption.is_file() else None,
+        "cap": _caption(file.with_suffix(".txt")),
     }
     try:
         with av.open(str(file)) as container:
-            stream = container.streams.video[0]
-            row["resolution"] = {"height": stream.height, "width": stream.width}
-            if file.suffix.lower() not in IMAGE_ENDINGS:
-                row["fps"] = float(stream.average_rate or stream.guessed_rate or 24)
-                row["num_frames"] = stream.frames or _estimated_frames(stream, row["fps"])
+            return {**row, **_measured(container.streams.video[0], is_image=file.suffix.lower() in IMAGE_ENDINGS)}
     except (av.FFmpegError, IndexError, OSError):
+        return row
+
+
+def _measured(stream: av.VideoStream, *, is_image: bool) -> Mapping[str, Any]:
+    size = {"resolution": {"height": stream.height, "width": stream.width}}
+    if is_image:
+        return size
+    fps = float(stream.average_rate or stream.guessed_rate or 24)
+    return {**size, "fps": fps, "num_frames": stream.frames or _estimated_frames(stream, fps)}
+
+
+def _caption(file: Path) -> str | None:
+    """What a text file says; None where it is missing or empty."""
+    if not file.is_file():
         return None
-    return row
+    try:
+        return file.read_text(encoding="utf-8-sig").strip() or None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            "DATA_INVALID",
+            f"{file}: expected a caption in UTF-8, got byte 0x{error.object[error.start]:02x} at {error.start}",
+            "write it as UTF-8: `iconv -f latin1 -t utf-8 OLD > NEW` where it is Latin-1",
+        ) from error
 
 
 def _estimated_frames(stream: av.VideoStream, fps: float) -> int:
@@ -47,9 +67,8 @@ def write_annotation(folder: Path, files: list[Path]) -> dict[str, Any]:
 
     Files that cannot be opened are named under `unreadable` and left out.
     """
-    rows = [(file, probed_row(file, folder)) for file in files]
-    readable = [row for _, row in rows if row is not None]
-    unreadable = [str(file) for file, row in rows if row is None]
+    rows = [probed_row(file, folder) for file in files]
+    readable = [row for row in rows if "resolution" in row]
     _replace(folder / ANNOTATION, json.dumps(readable, ensure_ascii=False, indent=1))
     _replace(folder / LIST_FILE, f".,{ANNOTATION}\n")
     return {
@@ -57,7 +76,7 @@ def write_annotation(folder: Path, files: list[Path]) -> dict[str, Any]:
         "annotation": str(folder / ANNOTATION),
         "entries": len(readable),
         "withoutCaption": [row["path"] for row in readable if row["cap"] is None],
-        "unreadable": unreadable,
+        "unreadable": [row["path"] for row in rows if "resolution" not in row],
     }
 
 

@@ -43,7 +43,7 @@ RULES = (
 """In the order they are asked; a clip is dropped by the first that refuses it."""
 RELAXED = {
     "no-caption": "add captions: a text file beside each clip, or `cap` in the annotation",
-    "no-resolution": "add `resolution` to the annotation; `stagewright data init` measures it",
+    "no-resolution": "replace a file that no player opens; add `resolution` to an annotation, `stagewright data init` measures it",
     "under-multiple": "lower shape.multipleOf",
     "too-few-pixels": "lower shape.minPixels",
     "aspect": "set shape.height and shape.width to the aspect of the clips",

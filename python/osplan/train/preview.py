@@ -98,7 +98,7 @@ def _files(source: str) -> tuple[Path, Path | None]:
 
 def _frames(stage: Stage, path: Path, places: list[int]) -> Tensor:
     """Frames of a file at the stage's frame rate, (C, T, H, W)."""
-    row = probed_row(path, path.parent) or {}
+    row = probed_row(path, path.parent)
     every = row.get("fps", stage.data.fps) / stage.data.fps
     try:
         return _decoded(stage, path, [int(place * every) for place in places])
@@ -111,7 +111,7 @@ def _frames(stage: Stage, path: Path, places: list[int]) -> Tensor:
 
 
 def _last_frame(stage: Stage, path: Path) -> Tensor:
-    row = probed_row(path, path.parent) or {}
+    row = probed_row(path, path.parent)
     count = int(row.get("num_frames") or 1)
     found: ClipError | None = None
     for place in range(count - 1, max(-1, count - 1 - UNCOUNTED_FRAMES), -1):

@@ -7,7 +7,7 @@ import pytest
 
 from osplan.data import columns as columns_module
 from osplan.data.annotations import open_index, read_entries
-from osplan.data.check import write_list_of
+from osplan.data.check import check, write_list_of
 from osplan.domain.errors import UserError
 
 ROW = {"path": "a.mp4", "cap": "a cat", "num_frames": 40, "fps": 24, "resolution": {"height": 64, "width": 96}}
@@ -130,6 +130,28 @@ def test_a_list_file_names_its_wrong_line(annotated):
     assert refused(path).code == "DATA_MISSING"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", b"path,cap\na.mp4,\xff\n", "a.csv:2: expected a table, got bytes that are not UTF-8 text"),
+        ("a.csv", b'path,cap\na.mp4,x\nb.mp4,"open\n', "a.csv:3: expected a table, got unexpected end of data"),
+        ("a.csv", b"path,cap\na.mp4," + b"x" * 200_000, "a.csv:2: expected a table, got field larger than field limit (131072)"),
+        ("a.json", b"[" * 100_000, "a.json:1: expected JSON, got brackets nested hundreds deep"),
+        ("a.json", b'{"path": 1}', 'a.json:1: expected a list of entries, got {"path": 1}'),
+        ("a.json", b"\0\xff", "a.json:1: expected a list of entries, got ·\ufffd"),
+        ("a.jsonl", b'{"path": "a.mp4"}\n{"path": "\xff"}\n', "a.jsonl:2: expected a JSON object, got str is not valid UTF-8"),
+        ("list.txt", b"a,b.json\n\xfc\n", "list.txt:2: expected `root,annotation.json` lines, got bytes that are not UTF-8 text"),
+    ],
+)
+def test_a_damaged_annotation_is_refused_where_it_is_damaged(tmp_path, name, content, expected):
+    if name == "list.txt":
+        (tmp_path / "b.json").write_text("[]")
+    (tmp_path / name).write_bytes(content)
+    error = refused(tmp_path / name)
+    assert error.code == "DATA_INVALID"
+    assert error.message.startswith(f"{tmp_path}/{expected}")
+
+
 def test_a_pickle_is_refused(annotated):
     annotated("", "evil.pkl")
     assert "could run code" in refused(annotated(".,evil.pkl", "list.txt")).message
@@ -142,13 +164,34 @@ def test_a_folder_is_measured_and_init_writes_the_same(clips, tmp_path):
         (folder / source.name).write_bytes(source.read_bytes())
         (folder / source.with_suffix(".txt").name).write_text("ein Bild \n")
     (folder / "broken.mp4").write_bytes(b"no video")
-    measured = list(read_entries(folder))
+    measured = [entry for entry in read_entries(folder) if entry.frames]
     assert [(entry.frames, entry.fps, entry.height, entry.width, entry.captions) for entry in measured] == [
         (33, 16, 128, 128, ("ein Bild",))
     ] * 2
     report = write_list_of(str(folder))
-    assert (report["entries"], report["unreadable"]) == (2, [str(folder / "broken.mp4")])
+    assert (report["entries"], report["unreadable"]) == (2, ["broken.mp4"])
     assert list(read_entries(folder)) == measured
+
+
+def test_a_file_of_a_plain_folder_that_is_no_video_is_counted_and_named(clips, tmp_path, stage_with):
+    first = sorted((clips / "clips").glob("*.mp4"))[0]
+    (tmp_path / "good.mp4").write_bytes(first.read_bytes())
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for name in ("good.txt", "broken.txt"):
+        (tmp_path / name).write_text("a clip")
+    report = check(str(tmp_path), stage_with(data={"fps": 8}, shape={"frames": 5}), world=1)
+    assert (report["entries"], report["kept"]) == (2, 1)
+    assert [(dropped["rule"], dropped["examples"]) for dropped in report["dropped"]] == [("no-resolution", [str(tmp_path / "broken.mp4")])]
+
+
+def test_captions_of_a_folder_are_text_without_a_mark_and_an_empty_one_is_none(clips, tmp_path):
+    first = sorted((clips / "clips").glob("*.mp4"))[0]
+    for name, caption in {"a": b"\xef\xbb\xbfa word\r\n", "b": b" \n", "c": b"latin \xe9"}.items():
+        (tmp_path / f"{name}.mp4").write_bytes(first.read_bytes())
+        (tmp_path / f"{name}.txt").write_bytes(caption)
+    assert refused(tmp_path).message == f"{tmp_path}/c.txt: expected a caption in UTF-8, got byte 0xe9 at 6"
+    (tmp_path / "c.mp4").unlink()
+    assert [entry.captions for entry in read_entries(tmp_path)] == [("a word",), ()]
 
 
 def test_a_folder_without_clips_is_refused(tmp_path):
