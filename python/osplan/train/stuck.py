@@ -16,7 +16,9 @@ from typing import Any
 
 LOOKS_PER_LIMIT = 20
 LEAST_LOCKED = 60.0
-"""Seconds before a program is taken for one that nothing in Python can look at."""
+"""Seconds without Python's lock before a program is taken for one that nothing in Python can look at."""
+SILENT = "no Python runs there"
+"""Said of a rank whose clock cannot look: it is stopped, gone, or something holds its lock."""
 WAITS_FOR_RANKS = 3.0
 """Seconds the first rank gives the others to write where they stand."""
 OURS = "/osplan/"
@@ -25,10 +27,14 @@ OURS = "/osplan/"
 class StuckClock:
     """Watches one rank. `limit` is asked each time, in seconds; None watches nothing."""
 
-    def __init__(self, run: Path, rank: int, ranks: int, limit: Callable[[], float | None], say: Callable[..., None]) -> None:
-        self.run, self.rank, self.ranks, self.limit, self.say = run, rank, ranks, limit, say
+    def __init__(
+        self, run: Path, rank: int, ranks: int, limit: Callable[[], float | None], say: Callable[..., None], *,
+        least_locked: float = LEAST_LOCKED,
+    ) -> None:  # fmt: skip
+        self.run, self.rank, self.ranks, self.limit, self.say, self.least_locked = run, rank, ranks, limit, say, least_locked
         self.step = 0
-        self._beat_at = self._armed_at = time.monotonic()
+        self._beat_at = time.monotonic()
+        self._armed_at = float("-inf")
         self._resting = 0
         self._told_at: float | None = None
         self._closing = threading.Event()
@@ -43,32 +49,22 @@ class StuckClock:
         """The training thread has come to a step boundary."""
         self.step = step
         self._beat_at = time.monotonic()
-        limit = self.limit()
-        if limit is not None and self._beat_at - self._armed_at > limit / 4:
-            self._arm(limit)
-
-    def _arm(self, limit: float) -> None:
-        """Dumps also where the clock itself cannot run because something holds Python's lock."""
-        self._armed_at = time.monotonic()
-        # Not sooner: it reads frames without that lock, which can end a program whose threads do run.
-        faulthandler.dump_traceback_later(max(limit * 2, LEAST_LOCKED), file=self._file)
 
     @contextmanager
     def resting(self) -> Iterator[None]:
         """Within, no step is made: measurements, samples and checkpoints take as long as they take."""
         self._resting += 1
-        faulthandler.cancel_dump_traceback_later()
         try:
             yield
         finally:
             self._resting -= 1
-            self._beat_at, self._armed_at = time.monotonic(), float("-inf")
+            self._beat_at = time.monotonic()
 
     def close(self) -> None:
         """Ends the clock; a file nothing was dumped into goes."""
         self._closing.set()
-        faulthandler.cancel_dump_traceback_later()
         self._thread.join(timeout=5)
+        faulthandler.cancel_dump_traceback_later()
         self._file.close()
         if self.path.exists() and self.path.stat().st_size == 0:
             self.path.unlink()
@@ -78,13 +74,28 @@ class StuckClock:
             limit = self.limit()
             if self._closing.wait(1.0 if limit is None else min(1.0, limit / LOOKS_PER_LIMIT)):
                 return
+            self._arm(limit)
             silent = time.monotonic() - self._beat_at
             if limit is None or self._resting or silent <= limit or self._told_at == self._beat_at:
                 continue
             self._told_at = self._beat_at
             self._dump(silent)
             if self.rank == 0:
-                self.say(self.step, silent, limit, self._stacks_of_all())
+                self.say(self.step, silent, limit, self._stacks_of_all(silent))
+
+    def _arm(self, limit: float | None) -> None:
+        """Has the stacks dumped should this thread not come back: something holds Python's lock, and nothing in Python can look.
+
+        Frames are read without that lock then, which would end a program whose threads run: as long as they do, this is put off.
+        """
+        if limit is None or self._resting:
+            faulthandler.cancel_dump_traceback_later()
+            self._armed_at = float("-inf")
+            return
+        now, patience = time.monotonic(), max(limit * 2, self.least_locked)
+        if now - self._armed_at > patience / 4:
+            faulthandler.dump_traceback_later(patience, file=self._file)
+            self._armed_at = now
 
     def _dump(self, silent: float) -> None:
         self._file.write(f"step {self.step + 1}: {silent:.0f} s at {time.strftime('%FT%TZ', time.gmtime())}\nat {self._place()}\n".encode())
@@ -101,16 +112,15 @@ class StuckClock:
         where = f"{ours.name} ({Path(ours.filename).name}:{ours.lineno})"
         return where if inner is ours else f"{inner.name} ({Path(inner.filename).name}:{inner.lineno}) from {where}"
 
-    def _stacks_of_all(self) -> list[dict[str, Any]]:
-        """Where every rank stands, as far as they have written it and it can be read from here."""
-        since, until = time.time() - 60, time.monotonic() + WAITS_FOR_RANKS
+    def _stacks_of_all(self, silent: float) -> list[dict[str, Any]]:
+        """Where every rank stands, as far as it has written it since and it can be read from here."""
+        since, until = time.time() - silent - 1, time.monotonic() + WAITS_FOR_RANKS
         paths = {rank: stacks_path(self.run, rank) for rank in range(self.ranks)}
         while time.monotonic() < until and not all(_is_fresh(path, since) for path in paths.values()):
             time.sleep(0.05)
         return [
-            {"rank": rank, "at": _last_place(path), "file": str(path.relative_to(self.run))}
+            {"rank": rank, "at": _last_place(path) if _is_fresh(path, since) else SILENT, "file": str(path.relative_to(self.run))}
             for rank, path in paths.items()
-            if _is_fresh(path, since)
         ]
 
 
@@ -128,5 +138,10 @@ def _is_fresh(path: Path, since: float) -> bool:
 
 
 def _last_place(path: Path) -> str:
-    places = [line[3:] for line in path.read_text(errors="replace").splitlines() if line.startswith("at ")]
-    return places[-1] if places else "unknown"
+    """Where the training thread stood, as its clock wrote it; or as was read without the clock, which lists that thread last."""
+    lines = path.read_text(errors="replace").splitlines()
+    place = max((number for number, line in enumerate(lines) if line.startswith("at ")), default=-1)
+    threads = [number for number, line in enumerate(lines) if line.endswith("(most recent call first):") and number > place]
+    if any(line.startswith("Timeout (") for line in lines[place + 1 :]) and threads:
+        return f"{SILENT}:{lines[threads[-1] + 1].removeprefix('  File')}"
+    return lines[place].removeprefix("at ") if place >= 0 else SILENT

@@ -12,6 +12,7 @@ from osplan.domain.watch.reading import Alert, Measurement, Reading
 from osplan.domain.watch.watch import Watch
 from osplan.train.attempt import Attempt
 from osplan.train.scene import NOTHING, Scene, are_finite, scene_of
+from osplan.train.stuck import SILENT
 from osplan.train.task import Batch
 from osplan.train.trained import Trained
 
@@ -91,7 +92,9 @@ class Watching:
     def stuck(self, step: int, silent_seconds: float, limit: float, stacks: Sequence[Mapping[str, Any]]) -> None:
         """A step that takes longer than it may; said from beside the training thread."""
         alert = self.watch.stuck.found(step, silent_seconds, limit)
-        self.report(alert, "dumped the stacks of all ranks", NOTHING, stacks=list(stacks))
+        silent = [str(stack["rank"]) for stack in stacks if str(stack["at"]).startswith(SILENT)]
+        found = "all ranks" if not silent else f"all ranks but {', '.join(silent)}: {SILENT}"
+        self.report(alert, f"dumped the stacks of {found}", NOTHING, stacks=list(stacks))
 
     def changed(self, paths: Sequence[str]) -> None:
         """Settings that were changed before the next step."""

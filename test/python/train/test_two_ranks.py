@@ -55,6 +55,8 @@ def train(folder, ranks, attempt=1):
 
 def journal(folder):
     lines = []
+    if not (folder / "trainer.jsonl").is_file():
+        return lines
     for line in (folder / "trainer.jsonl").read_text().splitlines():
         try:
             lines.append(json.loads(line))
@@ -149,6 +151,36 @@ def test_a_poisoned_learning_rate_is_undone_on_both_ranks_and_a_stuck_rank_is_na
     stuck = next(line for line in incidents if line["kind"] == "stuck-rank")
     assert [entry["rank"] for entry in stuck["stacks"]] == [0, 1]
     assert (folder / "logs" / "rank-1.stacks.txt").read_text().count("Thread") > 1
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_is_named_by_the_one_that_waits_for_it_and_the_run_goes_on_with_it(runs, defaults):
+    folder = runs(
+        "two",
+        batch={"perDevice": 2, "accumulate": 1},
+        parallel={"processes": 2},
+        incidents={"watch": {**defaults["incidents"]["watch"], "stuckSeconds": 3}},
+    )
+    process = subprocess.Popen(**launcher(folder, 2, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(losses(folder)) >= 2)
+    other = next(line for line in journal(folder) if line["event"] == "ready")["pids"][1]
+    os.kill(other, signal.SIGSTOP)
+    try:
+        wait_for(lambda: any(line["event"] == "incident" for line in journal(folder)))
+    finally:
+        os.kill(other, signal.SIGCONT)
+    assert process.wait(timeout=120) == 0
+    stuck = next(line for line in journal(folder) if line["event"] == "incident")
+    assert stuck["kind"] == "stuck-rank" and stuck["action"] == "dumped the stacks of all ranks but 1: no Python runs there"
+    assert [stack["rank"] for stack in stuck["stacks"]] == [0, 1] and "loop.py" in (folder / stuck["stacks"][0]["file"]).read_text()
+    assert list(losses(folder)) == [1, 2, 3, 4]
+
+
+def wait_for(is_so):
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
