@@ -67,9 +67,22 @@ function addAnnotation(hash: Hash, root: string, annotation: string): void {
   const text = readFileSync(annotation, 'utf8')
   hash.update(text)
   for (const [, quoted = '""'] of text.matchAll(/"path"\s*:\s*("(?:[^"\\]|\\.)*")/g)) {
-    const clip = resolve(root, JSON.parse(quoted) as string)
-    if (existsSync(clip)) addSample(hash, clip)
+    const clip = resolve(root, textOf(quoted))
+    if (isFile(clip)) addSample(hash, clip)
   }
+}
+
+/** What a quoted JSON string says; one that is no JSON is refused where the clips are read, here it stands for itself. */
+function textOf(quoted: string): string {
+  try {
+    return JSON.parse(quoted) as string
+  } catch {
+    return quoted
+  }
+}
+
+function isFile(path: string): boolean {
+  return existsSync(path) && statSync(path).isFile()
 }
 
 function addFolder(hash: Hash, folder: string, source: string): void {
@@ -78,7 +91,7 @@ function addFolder(hash: Hash, folder: string, source: string): void {
     // What is derived from the clips lies beside them.
     if (entry.name === '.stagewright') continue
     if (entry.isDirectory()) addFolder(hash, path, source)
-    else if (existsSync(path)) {
+    else if (isFile(path)) {
       hash.update(`${relative(source, path)}\0`)
       addSample(hash, path)
     }

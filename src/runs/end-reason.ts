@@ -36,7 +36,9 @@ export function endReason(remains: Remains): RunEnd {
   }
   if (failure) {
     const reason = reasonOfCode[failure.code] ?? 'failed'
-    return { ...rest, reason, message: `${failure.message} [${failure.code}]`, hint: failure.hint ?? hints[reason] }
+    // Under what a person can mend the launcher writes a traceback that says nothing more.
+    const kept = failure.code === 'TRAINER_BUG' ? log : null
+    return { ...rest, log: kept, reason, message: `${failure.message} [${failure.code}]`, hint: failure.hint ?? hints[reason] }
   }
   if (killed?.inQueue) {
     return { ...rest, reason: 'stopped', message: `taken out of the queue by ${killed.by} after step ${lastStep}`, hint: hints.stopped }

@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -42,6 +42,19 @@ describe('two stages train the same', () => {
     const named = stageSchema.parse({ ...stage, data: { ...stage.data, source: first }, init: { ...stage.init, weights: 'some/where' } })
     expect(contentHash(named, without)).toBe(contentHash(stage, without))
   })
+})
+
+test('what is no file in a source is passed over: links in a circle, an annotation that names folders or no JSON', () => {
+  const plain = join(folder, 'plain')
+  mkdirSync(plain)
+  writeFileSync(join(plain, 'a.mp4'), 'clip')
+  const before = hashOf(plain)
+  symlinkSync('.', join(plain, 'again'))
+  symlinkSync('nowhere', join(plain, 'broken'))
+  expect(hashOf(plain)).toBe(before)
+  const listed = source('listed')
+  writeFileSync(join(listed, 'annotation.json'), String.raw`[{"path": "."}, {"path": "\x"}, {"path": "a\u0000b"}]`)
+  expect(hashOf(listed)).toMatch(/^[0-9a-f]{64}$/)
 })
 
 describe('two stages train something else', () => {

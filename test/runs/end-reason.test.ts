@@ -44,6 +44,16 @@ describe('an attempt ended because', () => {
     })
   })
 
+  test('of a mistake that its message explains, or of a bug that its log does', () => {
+    const failed = (code: string) => attemptThat({ ...head, event: 'failed', rank: 0, code, message: 'data.source: got none' })
+    expect(end({ attempt: failed('DATA_MISSING') })).toMatchObject({
+      reason: 'failed',
+      message: 'data.source: got none [DATA_MISSING]',
+      log: null,
+    })
+    expect(end({ attempt: failed('TRAINER_BUG') })).toMatchObject({ reason: 'failed', log: 'a.log' })
+  })
+
   test('a person killed it', () => {
     expect(end({ killed: { by: 'ann@host', inQueue: false }, status: { state: 'ended', exitCode: null, signal: null } })).toMatchObject({
       reason: 'killed',

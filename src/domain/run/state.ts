@@ -43,6 +43,7 @@ export interface RunEnd {
   readonly step: number | undefined
   readonly exitCode: number | null
   readonly signal: string | null
+  /** The log to look into; null where the message says all. */
   readonly log: string | null
 }
 
