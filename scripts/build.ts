@@ -16,7 +16,8 @@ export async function bundleTo(folder: string): Promise<void> {
     format: 'esm',
     platform: 'node',
     target: 'node20.19',
-    external: ['esbuild', 'execa', 'pythonia', 'safetensors', 'tsx'],
+    alias: { 'string-width': join(root, 'scripts/string-width.ts') },
+    external: ['esbuild', 'execa', 'pythonia', 'tsx'],
     banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
     logLevel: 'warning',
   })

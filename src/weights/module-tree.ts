@@ -30,18 +30,19 @@ interface Growing {
 export function moduleTree(set: Pick<WeightSet, 'tensors'>, depth = Number.POSITIVE_INFINITY): TreeNode {
   const root = grown('', '')
   for (const [name, { dtype, shape, begin, end }] of set.tensors) {
-    const parameters = parametersOf(shape)
-    count(root, dtype, parameters, end - begin)
     let node = root
     let start = 0
     for (let level = 0; level < depth && start <= name.length; level += 1) {
       const dot = name.indexOf('.', start)
       const stop = dot === -1 ? name.length : dot
       node = childOf(node, name, start, stop)
-      count(node, dtype, parameters, end - begin)
       start = stop + 1
     }
     if (start > name.length) node.shape = shape
+    node.tensors += 1
+    node.parameters += parametersOf(shape)
+    node.bytes += end - begin
+    node.dtypes.set(dtype, (node.dtypes.get(dtype) ?? 0) + end - begin)
   }
   return finished(root)
 }
@@ -59,13 +60,14 @@ function grown(label: string, name: string): Growing {
   return { label, name, tensors: 0, parameters: 0, bytes: 0, dtypes: new Map(), shape: undefined, children: new Map() }
 }
 
-function count(node: Growing, dtype: string, parameters: number, bytes: number): void {
-  node.tensors += 1
-  node.parameters += parameters
-  node.bytes += bytes
-  node.dtypes.set(dtype, (node.dtypes.get(dtype) ?? 0) + bytes)
-}
-
+/** A node with what lies below it added to its own tensors. */
 function finished(node: Growing): TreeNode {
-  return { ...node, dtypes: Object.fromEntries(node.dtypes), children: [...node.children.values()].map(finished) }
+  const children = [...node.children.values()].map(finished)
+  for (const child of children) {
+    node.tensors += child.tensors
+    node.parameters += child.parameters
+    node.bytes += child.bytes
+    for (const [dtype, bytes] of Object.entries(child.dtypes)) node.dtypes.set(dtype, (node.dtypes.get(dtype) ?? 0) + bytes)
+  }
+  return { ...node, dtypes: Object.fromEntries(node.dtypes), children }
 }

@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { UserError } from '../domain/errors.ts'
-import type { TensorInfo } from './header.ts'
+import type { TensorInfo } from './tensor-info.ts'
 
 /** Bytes read at a time; larger blocks leave the processor's cache, smaller ones cost calls. */
 const blockBytes = 4 * 1024 * 1024

@@ -1,101 +1,87 @@
 /*
- * The fast way through a header without any fault, as the reference writer makes it. Native JSON does the work: a text that is
- * its own re-serialisation has no duplicate, no white space, no second spelling of a number. Everything else takes the slow scan.
+ * The fast way through a header without any fault, as the reference writer makes it: what the npm package `safetensors` makes of it is
+ * written out again and compared with the text. Where both are alike there is no duplicate, no white space, no second spelling of a
+ * number. Everything else takes the slow scan.
  */
 
 import { alignmentOf, bitsPerValue } from './dtype.ts'
-import type { DeclaredTensor } from './header-scan.ts'
+import { prefixBytes } from './header-scan.ts'
+import { JsonError, scanJson } from './json-scan.ts'
 import { isPlainName } from './names.ts'
+import { type PackageEntry, packageEntries } from './package-reader.ts'
+import type { Header, TensorInfo } from './tensor-info.ts'
 
-export interface QuickScan {
-  /** The header as JSON without `__metadata__`. */
-  readonly text: string
-  readonly tensors: readonly DeclaredTensor[]
-  readonly metadata: ReadonlyMap<string, string>
+const metadataStart = '{"__metadata__":'
+
+/** A header that the slow scan would find nothing in; undefined where that is not certain. `head` is the file up to its data. */
+export function quickScan(file: string, head: Uint8Array, fileBytes: number): Header | undefined {
+  if (head.length % 8 !== 0 || head[prefixBytes] !== 0x7b) return undefined
+  const text = Buffer.from(head.buffer, head.byteOffset, head.length).toString('latin1', prefixBytes)
+  const metadata = text.startsWith(metadataStart) ? metadataOf(text) : { values: new Map<string, string>(), end: 1 }
+  if (metadata === undefined) return undefined
+  const entries = entriesOf(head, metadata.end)
+  if (entries === undefined || entries.size === 0) return undefined
+  const tensors = checked(entries, { file, text, at: metadata.end, dataStart: head.length, fileBytes })
+  return tensors && { tensors, metadata: metadata.values, dataBytes: fileBytes - head.length }
 }
 
-/** Tensors and metadata of a header that the slow scan would find nothing in; undefined where that is not certain. */
-export function quickScan(json: Uint8Array, dataStart: number, fileBytes: number): QuickScan | undefined {
-  if (dataStart % 8 !== 0 || json[0] !== 0x7b) return undefined
-  const text = Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('latin1').replace(/ +$/, '')
-  const entries = canonical(text)
-  if (entries === undefined) return undefined
-  const metadata = new Map<string, string>()
-  const tensors: DeclaredTensor[] = []
-  for (const name in entries) {
-    const entry = entries[name]
-    if (name === '__metadata__') {
-      if (!readMetadata(entry, metadata)) return undefined
-    } else {
-      const tensor = isPlainName(name) ? plainTensor(name, entry) : undefined
-      if (tensor === undefined) return undefined
-      tensors.push(tensor)
-    }
-  }
-  return isContiguous(tensors, fileBytes - dataStart) ? { text: withoutMetadata(text, entries), tensors, metadata } : undefined
-}
-
-/** The text less its metadata. It is its own re-serialisation, so the member stands there as it would be written, first at the top. */
-function withoutMetadata(text: string, entries: Record<string, unknown>): string {
-  if (!('__metadata__' in entries)) return text
-  const member = `"__metadata__":${JSON.stringify(entries.__metadata__)}`
-  const start = text.indexOf(member)
-  const end = start + member.length
-  if (text[end] === ',') return text.slice(0, start) + text.slice(end + 1)
-  return text.slice(0, text[start - 1] === ',' ? start - 1 : start) + text.slice(end)
-}
-
-/** The parsed text if it is ASCII and its own re-serialisation. Escaped surrogates could be lone ones. */
-function canonical(text: string): Record<string, unknown> | undefined {
-  if (/[\u0080-\uffff]/.test(text) || text.includes('\\ud')) return undefined
+/** Metadata at the top, where the reference writer puts them, and the index in the text after them and their comma. */
+function metadataOf(text: string): { values: Map<string, string>; end: number } | undefined {
   try {
-    const parsed: Record<string, unknown> = JSON.parse(text)
-    return JSON.stringify(parsed) === text ? parsed : undefined
+    const { node, end } = scanJson(text.slice(metadataStart.length))
+    const next = metadataStart.length + end
+    if (node.kind !== 'object' || text[next] !== ',' || /[\u0080-\uffff]/.test(text.slice(0, next))) return undefined
+    const values = new Map(node.members.flatMap(({ key, value }) => (value.kind === 'string' ? [[key, value.value]] : [])))
+    return values.size === node.members.length ? { values, end: next + 1 } : undefined
+  } catch (cause) {
+    if (cause instanceof JsonError) return undefined
+    throw cause
+  }
+}
+
+/** The package's entries, the first bytes of the header's text blanked up to `end`; undefined where it cannot read the rest. */
+function entriesOf(head: Uint8Array, end: number): ReadonlyMap<string, PackageEntry> | undefined {
+  const bare = head.slice()
+  bare.fill(0x20, prefixBytes + 1, prefixBytes + end)
+  try {
+    return packageEntries(bare)
   } catch {
     return undefined
   }
 }
 
-function readMetadata(entry: unknown, into: Map<string, string>): boolean {
-  if (!isObject(entry)) return false
-  for (const [key, value] of Object.entries(entry)) {
-    if (typeof value !== 'string') return false
-    into.set(key, value)
+interface Place {
+  readonly file: string
+  readonly text: string
+  /** Index in the text of the first entry. */
+  readonly at: number
+  readonly dataStart: number
+  readonly fileBytes: number
+}
+
+/** The entries as tensors, where they are all that the text says, in the order of their data and without a hole. */
+function checked(entries: ReadonlyMap<string, PackageEntry>, place: Place): Map<string, TensorInfo> | undefined {
+  const { file, text, dataStart, fileBytes } = place
+  const tensors = new Map<string, TensorInfo>()
+  let [at, begin] = [place.at, dataStart]
+  for (const [name, { dtype, shape, data_offsets: offsets }] of entries) {
+    const end = begin + bytesOf(dtype, shape)
+    if (!isPlainName(name) || offsets[0] !== begin || offsets[1] !== end || (begin - dataStart) % alignmentOf(dtype) !== 0) return undefined
+    const entry = `"${name}":{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${begin - dataStart},${end - dataStart}]}`
+    const next = at + entry.length
+    if (!text.startsWith(entry, at) || text[next] !== (tensors.size + 1 < entries.size ? ',' : '}')) return undefined
+    tensors.set(name, { file, dtype, shape, begin, end })
+    at = next + 1
+    begin = end
   }
-  return true
+  return begin === fileBytes && /^ *$/.test(text.slice(at)) ? tensors : undefined
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function plainTensor(name: string, entry: unknown): DeclaredTensor | undefined {
-  if (!isObject(entry)) return undefined
-  let fields = 0
-  for (const _ in entry) fields += 1
-  const { dtype, shape, data_offsets: offsets } = entry
-  if (fields !== 3 || typeof dtype !== 'string' || !isLengths(shape) || !isLengths(offsets) || offsets.length !== 2) return undefined
+/** Bytes of a tensor; not a number where dtype or shape are not plain, or where it has none or no whole number of them. */
+function bytesOf(dtype: string, shape: readonly number[]): number {
   const bits = bitsPerValue(dtype)
-  const [begin = 0, end = 0] = offsets
-  if (bits === undefined || begin > end || begin % alignmentOf(dtype) !== 0) return undefined
-  let totalBits = bits
-  for (const length of shape) {
-    totalBits *= length
-    if (!(totalBits > 0 && totalBits <= Number.MAX_SAFE_INTEGER)) return undefined
-  }
-  return totalBits === (end - begin) * 8 ? { name, dtype, shape, begin, end, entryOffset: 0 } : undefined
-}
-
-function isLengths(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((length) => Number.isSafeInteger(length) && length >= 0)
-}
-
-/** True where the header lists tensors in the order of their data, as the reference writer does. */
-function isContiguous(tensors: readonly DeclaredTensor[], dataBytes: number): boolean {
-  let end = 0
-  for (const tensor of tensors) {
-    if (tensor.begin !== end) return false
-    end = tensor.end
-  }
-  return end === dataBytes
+  if (bits === undefined || !Array.isArray(shape)) return Number.NaN
+  let total = bits
+  for (const length of shape) total *= Number.isSafeInteger(length) && length > 0 ? length : Number.NaN
+  return total > 0 && total <= Number.MAX_SAFE_INTEGER && total % 8 === 0 ? total / 8 : Number.NaN
 }

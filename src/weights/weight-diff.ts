@@ -3,9 +3,9 @@
  */
 
 import { decodableBytes, valuesOf } from './decode.ts'
-import type { TensorInfo } from './header.ts'
 import { mappedNames, type NameMap } from './name-map.ts'
 import { PairReader } from './pair-reader.ts'
+import type { TensorInfo } from './tensor-info.ts'
 import { parametersOf, type WeightSet } from './weight-set.ts'
 
 /** How far the values of b are from those of a. */

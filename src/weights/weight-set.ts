@@ -1,8 +1,9 @@
 import { join } from 'node:path'
 import { UserError } from '../domain/errors.ts'
-import { readHeader, type TensorInfo } from './header.ts'
+import { readHeader } from './header.ts'
 import { locateWeights, type WeightChoice } from './layout.ts'
 import { readShardIndex } from './shard-index.ts'
+import type { TensorInfo } from './tensor-info.ts'
 
 /** Weights as one flat list of tensors, however many files hold them. */
 export interface WeightSet {
