@@ -85,7 +85,8 @@ export async function programOf(args: readonly string[], world: TrainingWorld): 
       if (cause) throw cause
       throw usageError(message, args, commands)
     })
-  for (const command of commands) program.command(command)
+  const named = commands.filter((command) => nameOf(command) === args[0])
+  for (const command of named.length > 0 ? named : commands) program.command(command)
   leaveHelpUnwritten(program)
   await program.parseAsync()
 }
@@ -100,8 +101,12 @@ function leaveHelpUnwritten(program: object): void {
   if (usage) usage.cacheHelpMessage = () => undefined
 }
 
+function nameOf({ command }: CommandModule): string {
+  return String(command).split(' ')[0] ?? ''
+}
+
 function usageError(message: string, args: readonly string[], commands: readonly CommandModule[]): UserError {
-  const names = commands.flatMap(({ command }) => String(command).split(' ')[0] ?? []).filter((name) => !name.startsWith('_'))
+  const names = commands.map(nameOf).filter((name) => !name.startsWith('_'))
   const [first] = args
   if (first === undefined) return new UserError('USAGE', `expected a command: ${names.join(', ')}`, { hint: 'stagewright --help' })
   if (!names.includes(first) && !first.startsWith('-')) {

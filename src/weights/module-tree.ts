@@ -29,22 +29,38 @@ interface Growing {
 /** Tensors as a tree by the dots in their names, `depth` levels deep, with totals in every module. Shapes stand at the leaves. */
 export function moduleTree(set: Pick<WeightSet, 'tensors'>, depth = Number.POSITIVE_INFINITY): TreeNode {
   const root = grown('', '')
+  const known = new Map<string, Growing>()
   for (const [name, { dtype, shape, begin, end }] of set.tensors) {
-    let node = root
-    let start = 0
-    for (let level = 0; level < depth && start <= name.length; level += 1) {
-      const dot = name.indexOf('.', start)
-      const stop = dot === -1 ? name.length : dot
-      node = childOf(node, name, start, stop)
-      start = stop + 1
-    }
-    if (start > name.length) node.shape = shape
+    const place = prefixOf(name, depth)
+    const node = known.get(place) ?? grownIn(root, place)
+    known.set(place, node)
+    if (place === name) node.shape = shape
     node.tensors += 1
     node.parameters += parametersOf(shape)
     node.bytes += end - begin
     node.dtypes.set(dtype, (node.dtypes.get(dtype) ?? 0) + end - begin)
   }
   return finished(root)
+}
+
+/** A name up to its dot number `depth`, or all of it. */
+function prefixOf(name: string, depth: number): string {
+  let dot = -1
+  for (let level = 0; level < depth; level += 1) {
+    dot = name.indexOf('.', dot + 1)
+    if (dot === -1) return name
+  }
+  return name.slice(0, dot)
+}
+
+function grownIn(root: Growing, name: string): Growing {
+  let node = root
+  for (let start = 0; ; ) {
+    const dot = name.indexOf('.', start)
+    node = childOf(node, name, start, dot === -1 ? name.length : dot)
+    if (dot === -1) return node
+    start = dot + 1
+  }
 }
 
 function childOf(node: Growing, name: string, start: number, stop: number): Growing {

@@ -57,5 +57,7 @@ function mismatch(path: string, message: string): UserError {
 
 /** Values of a tensor. */
 export function parametersOf(shape: readonly number[]): number {
-  return shape.reduce((product, length) => product * length, 1)
+  let product = 1
+  for (const length of shape) product *= length
+  return product
 }
