@@ -159,7 +159,7 @@ describe('what a recipe may not say', () => {
     ['kind: text-to-vidoe', 'did you mean `text-to-video`?'],
     ['trainable: all', 'hint: write a list: [all]'],
     ['model: { patch: [1, 2] }', 'expected a list of 3'],
-    ['model: { patch: [1, 2, 0] }', 'stages[0].model.patch[2]: expected a whole number above 0, got 0'],
+    ['model: { patch: [1, 2, 0] }', 'stages[0].model.patch[2]: expected a whole number from 1 to 1024, got 0'],
     ['shape: 5', 'expected a section with frames'],
     ['shape:', 'got nothing'],
     ['phases: [{ at: 3, trainable: [all], rewarm: 3 }]', 'unknown key `rewarm`'],

@@ -8,6 +8,9 @@ import { field } from './metadata.ts'
  */
 
 const positiveInt = z.int().positive()
+/** How often something stands in a model: far beyond any that was trained, small enough to be counted before it is built. */
+const modelCount = z.int().min(1).max(1024)
+const modelWidth = z.int().min(1).max(65_536)
 const count = z.int().nonnegative()
 const positive = z.number().positive()
 const share = z.number().min(0).max(1)
@@ -767,21 +770,21 @@ const model = z
       upstream: ['model'],
       meaning: 'upstream’s name for the size and patch, such as `2B/122`; the numbers below decide',
     }),
-    layers: field(positiveInt.default(32), { group: 'model', kind: 'additive', impact: 'breaks-weights', meaning: 'transformer blocks' }),
-    heads: field(positiveInt.default(24), { group: 'model', kind: 'additive', impact: 'breaks-weights', meaning: 'attention heads' }),
-    headDim: field(positiveInt.default(96), {
+    layers: field(modelCount.default(32), { group: 'model', kind: 'additive', impact: 'breaks-weights', meaning: 'transformer blocks' }),
+    heads: field(modelCount.default(24), { group: 'model', kind: 'additive', impact: 'breaks-weights', meaning: 'attention heads' }),
+    headDim: field(modelCount.default(96), {
       group: 'model',
       kind: 'additive',
       impact: 'breaks-weights',
       meaning: 'channels per attention head',
     }),
-    patch: field(z.array(positiveInt).length(3).default([1, 2, 2]), {
+    patch: field(z.array(modelCount).length(3).default([1, 2, 2]), {
       group: 'model',
       kind: 'sequence',
       impact: 'breaks-weights',
       meaning: 'latent cells per token: time, height, width',
     }),
-    textChannels: field(positiveInt.default(4096), {
+    textChannels: field(modelWidth.default(4096), {
       group: 'model',
       kind: 'additive',
       impact: 'breaks-weights',
@@ -809,7 +812,7 @@ const model = z
       meaning: 'skiparse attention in the sparse blocks',
       why: 'the weights are bound to their sparsity; changing it needs a stage of its own',
     }),
-    sparseN: field(positiveInt.default(4), {
+    sparseN: field(modelCount.default(4), {
       group: 'model',
       kind: 'multiplicative',
       impact: 'breaks-weights',
@@ -823,13 +826,13 @@ const model = z
       impact: 'breaks-weights',
       meaning: 'which blocks are sparse; null: upstream’s 2 to 29',
     }),
-    stageLayers: field(z.array(positiveInt).nullable().default(null), {
+    stageLayers: field(z.array(modelCount).nullable().default(null), {
       group: 'model',
       kind: 'sequence',
       impact: 'breaks-weights',
       meaning: 'v1.5: blocks per U-shaped stage',
     }),
-    stageSparseN: field(z.array(positiveInt).nullable().default(null), {
+    stageSparseN: field(z.array(modelCount).nullable().default(null), {
       group: 'model',
       kind: 'sequence',
       impact: 'breaks-weights',
@@ -862,45 +865,45 @@ const vae = z
       meaning: 'weights of the autoencoder of a diffusion stage: a folder, a run address, `stage:NAME`',
       why: 'latents of another autoencoder mean nothing to the model',
     }),
-    stride: field(z.array(positiveInt).length(2).default([4, 8]), {
+    stride: field(z.array(modelCount).length(2).default([4, 8]), {
       group: 'model',
       kind: 'sequence',
       impact: 'stale-cache',
       meaning: 'pixels per latent cell: time, space',
     }),
-    latentChannels: field(positiveInt.default(8), {
+    latentChannels: field(modelWidth.default(8), {
       group: 'model',
       kind: 'additive',
       impact: 'breaks-weights',
       meaning: 'channels of a latent',
     }),
-    baseChannels: field(positiveInt.default(128), {
+    baseChannels: field(modelWidth.default(128), {
       group: 'model',
       kind: 'multiplicative',
       impact: 'breaks-weights',
       meaning: 'width of the first level',
     }),
-    encoderFlowChannels: field(positiveInt.default(64), {
+    encoderFlowChannels: field(modelWidth.default(64), {
       group: 'model',
       kind: 'multiplicative',
       impact: 'breaks-weights',
       upstream: ['encoder_energy_flow_hidden_size'],
       meaning: 'width of the encoder’s wavelet path',
     }),
-    decoderFlowChannels: field(positiveInt.default(128), {
+    decoderFlowChannels: field(modelWidth.default(128), {
       group: 'model',
       kind: 'multiplicative',
       impact: 'breaks-weights',
       upstream: ['decoder_energy_flow_hidden_size'],
       meaning: 'width of the decoder’s wavelet path',
     }),
-    residualBlocks: field(positiveInt.default(2), {
+    residualBlocks: field(modelCount.default(2), {
       group: 'model',
       kind: 'additive',
       impact: 'breaks-weights',
       meaning: 'residual blocks per level',
     }),
-    connectLayers: field(positiveInt.default(2), {
+    connectLayers: field(modelCount.default(2), {
       group: 'model',
       kind: 'additive',
       impact: 'breaks-weights',
