@@ -2,7 +2,8 @@
 
 The parent starts no thread and touches no device, so that a fork is a whole process. One request is one line of JSON on its socket:
 `{run, attempt, log, exitFile, environment}`; the answer is `{pid}` of the launcher. A launcher leads a session of its own, waits for its
-one rank and writes the exit file, as the shell and torchrun do for a cold start; it outlives the parent, and so does the rank.
+one rank and writes the exit file, as the shell and torchrun do for a cold start; it outlives the parent, and so does the rank. While the
+parent has nothing to do a launcher and its rank stand ready for the next request; without one they end with the parent.
 """
 
 import ctypes
@@ -14,17 +15,19 @@ import signal
 import socket
 import struct
 import sys
-import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOM = "--room="
 """The parent's last argument is long: a child writes its own command line there, by which it is found."""
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 MAX_REQUEST_BYTES = 1 << 20
 LAUNCHER = "stagewright-run"
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals of a launcher that ask its rank to end."""
 
 
 def serve(path: str, train: Callable[[Path, int], int]) -> int:
@@ -39,11 +42,14 @@ def serve(path: str, train: Callable[[Path, int], int]) -> int:
     gc.freeze()
     listener = _listen(path)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    spare: Spare | None = None
     try:
         while os.getppid() == starter:
             ready, _, _ = select.select([listener], [], [], POLL_SECONDS)
             if ready:
-                _answer(listener, train)
+                spare = _answer(listener, spare, train)
+            elif spare is None:
+                spare = _spare(listener, train)
         return 0
     finally:
         Path(path).unlink(missing_ok=True)
@@ -69,24 +75,56 @@ def _listen(path: str) -> socket.socket:
     return listener
 
 
-def _answer(listener: socket.socket, train: Callable[[Path, int], int]) -> None:
-    """Forks the launcher of one request and says its number."""
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A launcher that waits for its request at the other end of a connection, its rank forked already."""
+
+    pid: int
+    connection: socket.socket
+
+    def give(self, request: bytes) -> bool:
+        """Hands the request over; False where the launcher is gone."""
+        with self.connection:
+            try:
+                self.connection.sendall(request)
+                return True
+            except OSError:
+                return False
+
+
+def _spare(listener: socket.socket, train: Callable[[Path, int], int]) -> Spare:
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        listener.close()
+        ours.close()
+        _launch(theirs, train)
+    theirs.close()
+    return Spare(pid, ours)
+
+
+def _answer(listener: socket.socket, spare: Spare | None, train: Callable[[Path, int], int]) -> Spare | None:
+    """Gives one request to a launcher and says its number. Returns the spare that is left."""
     connection, _ = listener.accept()
     with connection:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         if struct.unpack("3i", credentials)[1] != os.getuid():
-            return
+            return spare
         connection.settimeout(5)
         try:
-            request = json.loads(_line(connection))
+            request = _line(connection)
+            json.loads(request)
         except (OSError, ValueError):
-            return
-        pid = os.fork()
-        if pid == 0:
-            listener.close()
-            connection.close()
-            _launch(request, train)
-        connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+            return spare
+        if spare is None or not spare.give(request):
+            spare = _spare(listener, train)
+            spare.give(request)
+        connection.sendall(json.dumps({"pid": spare.pid}).encode() + b"\n")
+    return None
+
+
+class NoRequestError(ValueError):
+    """The connection was closed, or what came is no request."""
 
 
 def _line(connection: socket.socket) -> bytes:
@@ -94,45 +132,52 @@ def _line(connection: socket.socket) -> bytes:
     while not text.endswith(b"\n"):
         more = connection.recv(1 << 16)
         if not more or len(text) > MAX_REQUEST_BYTES:
-            raise ValueError("a request is one line")
+            raise NoRequestError("a request is one line")
         text += more
     return text
 
 
-def _launch(request: dict[str, Any], train: Callable[[Path, int], int]) -> None:
-    """The launcher: starts the rank, passes TERM on, waits, and writes how it ended. Never returns."""
+def _launch(connection: socket.socket, train: Callable[[Path, int], int]) -> None:
+    """The launcher: forks the rank, takes the request, passes TERM on, waits, and writes how it ended. Never returns."""
     code = 1
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        asked: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda caught, _: asked.append(caught))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *PASSED_ON])
+        ours, theirs = socket.socketpair()
+        rank = os.fork()
+        if rank == 0:
+            connection.close()
+            ours.close()
+            _rank(theirs, train)
+        theirs.close()
+        line = _line(connection)
+        request = json.loads(line)
         _redirect(request["log"])
         os.chdir(request["run"])
         _become(["sh", "-c", "pool", LAUNCHER, request["exitFile"]])
-        rank = os.fork()
-        if rank == 0:
-            _rank(request, train)
-        code = _waited(rank, asked)
+        ours.sendall(line)
+        code = _waited(rank)
         _write_exit(request["exitFile"], code)
+    except NoRequestError:
+        code = 0
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
-def _waited(rank: int, asked: list[int]) -> int:
-    """The launcher's status: 1 where the rank failed, whatever its own was, as torchrun has it."""
-    passed_on = False
+def _waited(rank: int) -> int:
+    """The launcher's status: 1 where the rank failed, whatever its own was, as torchrun has it. The signals waited for are blocked."""
+    asked = False
     while True:
-        if asked and not passed_on:
-            passed_on = True
-            os.kill(rank, signal.SIGTERM)
         found, status = os.waitpid(rank, os.WNOHANG)
         if found != 0:
             break
-        time.sleep(0.005)
+        caught = signal.sigtimedwait([signal.SIGCHLD, *PASSED_ON], POLL_SECONDS)
+        if caught is not None and caught.si_signo in PASSED_ON and not asked:
+            asked = True
+            os.kill(rank, signal.SIGTERM)
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
         print(f"  exitcode  : {code} (pid: {rank})", file=sys.stderr, flush=True)
@@ -145,13 +190,16 @@ def _write_exit(path: str, code: int) -> None:
     os.replace(f"{path}.tmp", path)
 
 
-def _rank(request: dict[str, Any], train: Callable[[Path, int], int]) -> None:
-    """The rank: the process torchrun would have started. Never returns."""
+def _rank(connection: socket.socket, train: Callable[[Path, int], int]) -> None:
+    """The rank: the process torchrun would have started, once there is a request. Never returns."""
     code = 1
     try:
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        with connection:
+            request: dict[str, Any] = json.loads(_line(connection))
+        _redirect(request["log"])
+        os.chdir(request["run"])
         os.environ.clear()
         os.environ.update({**request["environment"], **_torchrun_environment()})
         run, attempt = Path(request["run"]).resolve(), int(request["attempt"])
@@ -159,6 +207,8 @@ def _rank(request: dict[str, Any], train: Callable[[Path, int], int]) -> None:
         _become([sys.executable, "-u", "-m", *words])
         sys.argv = ["osplan", *words[1:]]
         code = train(run, attempt)
+    except NoRequestError:
+        code = 0
     except BaseException:
         traceback.print_exc()
     finally:

@@ -91,6 +91,8 @@ export class LocalEngine implements Engine {
   }
 
   async observe(known: LocalHandle | undefined, { exitFile }: JobPlace): Promise<JobStatus> {
+    // Whoever wrote it has nothing left to do but to end.
+    if (existsSync(exitFile)) return exitStatus(exitFile)
     const handle = known ?? this.find(exitFile)
     if (handle && isAlive(handle.process)) return { state: 'running' }
     if (!existsSync(exitFile)) {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../domain/errors.ts'
 import { inOrder, type RunEvent } from '../domain/run/state.ts'
+import { FileChanges } from '../store/changes.ts'
 import { supervisorJournal, trainerJournal } from '../store/journal.ts'
 import { filesOf, type Run } from '../store/runs.ts'
 import type { StartedJob } from './job.ts'
@@ -14,8 +15,8 @@ export interface AttachOptions {
   readonly signal?: AbortSignal
   /** The attempt to follow to its end, where it may not have started yet; the newest one else. */
   readonly fromAttempt?: number
-  /** Milliseconds between looks at the journals. */
-  readonly pollMs?: number
+  /** Tells an event as soon as it is written, not with those of the same tenth of a second. */
+  readonly isPrompt?: boolean
 }
 
 /**
@@ -27,27 +28,33 @@ export async function* attach(run: Run, world: SuperviseWorld, options: AttachOp
   const files = filesOf(run.folder)
   const [trainer, supervisor] = [trainerJournal(files.trainer), supervisorJournal(files.supervisor)]
   const adoption = new Adoption(run, world)
+  const changes = options.isPrompt ? new FileChanges(files.trainer, files.supervisor) : undefined
   let newest = { number: 0, engine: '', handle: null as unknown, hasEnded: false }
   let heardAt = 0
   let lookAt = performance.now() + lookAfterMs
-  while (!options.signal?.aborted) {
-    // The supervisor's lines first: an end written there means that the trainer has said everything.
-    const told = supervisor.next()
-    const events = inOrder(trainer.next(), told)
-    yield* events
-    heardAt = events.reduce((latest, { event }) => Math.max(latest, event.ts), heardAt)
-    for (const event of told) {
-      if (event.event === 'attempt') newest = { number: event.attempt, engine: event.engine, handle: event.handle, hasEnded: false }
-      if (event.event === 'ended' && event.attempt === newest.number) newest.hasEnded = true
+  try {
+    while (!options.signal?.aborted) {
+      // The supervisor's lines first: an end written there means that the trainer has said everything.
+      const told = supervisor.next()
+      const events = inOrder(trainer.next(), told)
+      yield* events
+      heardAt = events.reduce((latest, { event }) => Math.max(latest, event.ts), heardAt)
+      for (const event of told) {
+        if (event.event === 'attempt') newest = { number: event.attempt, engine: event.engine, handle: event.handle, hasEnded: false }
+        if (event.event === 'ended' && event.attempt === newest.number) newest.hasEnded = true
+      }
+      if (newest.hasEnded && newest.number >= (options.fromAttempt ?? 1)) return
+      if (performance.now() > lookAt) {
+        lookAt = performance.now() + lookAfterMs
+        if (newest.number > 0 && !newest.hasEnded) adoption.look(newest, heardAt)
+        if (newest.number < (options.fromAttempt ?? 1) && !isSupervised(run)) throw notStarted(run)
+      }
+      adoption.check()
+      await (changes?.within(pollMs, options.signal) ??
+        sleep(pollMs, undefined, options.signal ? { signal: options.signal } : {}).catch(() => undefined))
     }
-    if (newest.hasEnded && newest.number >= (options.fromAttempt ?? 1)) return
-    if (performance.now() > lookAt) {
-      lookAt = performance.now() + lookAfterMs
-      if (newest.number > 0 && !newest.hasEnded) adoption.look(newest, heardAt)
-      if (newest.number < (options.fromAttempt ?? 1) && !isSupervised(run)) throw notStarted(run)
-    }
-    adoption.check()
-    await sleep(options.pollMs ?? pollMs, undefined, options.signal ? { signal: options.signal } : {}).catch(() => undefined)
+  } finally {
+    changes?.close()
   }
 }
 

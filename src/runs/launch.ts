@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FoundRun } from '../domain/chain.ts'
 import { UserError } from '../domain/errors.ts'
 import type { EndReason, RunIdentity, SupervisorEvent } from '../domain/protocol.ts'
 import { endOf, newestAttempt } from '../domain/run/state.ts'
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
+import { FileChanges } from '../store/changes.ts'
 import { checkpointsOf, findCheckpoint, hashFile, verifyCheckpoint } from '../store/checkpoints.ts'
 import { supervisorJournal } from '../store/journal.ts'
 import { keepOrigins } from '../store/origins.ts'
@@ -21,7 +21,7 @@ import { isSupervised } from './supervisor-lock.ts'
 import { randomWeights } from './tiny.ts'
 import type { RunsWorld } from './world.ts'
 
-const startPollMs = 30
+const startPollMs = 100
 
 /** Ends after which the next stage may begin. */
 export const goodEnds: readonly EndReason[] = ['completed', 'plateau', 'data-exhausted']
@@ -121,19 +121,27 @@ export async function startRun(run: Run, world: RunsWorld): Promise<void> {
   const files = filesOf(run.folder)
   const before = newestAttempt(readState(run))?.number ?? 0
   if (world.chosenEngine) chooseEngine(run, world.chosenEngine)
-  const supervisor = await world.startSupervisor(run.folder, before + 1, files.supervisorLog)
-  const journal = supervisorJournal(files.supervisor)
-  const hasStarted = () => journal.next().some((event) => event.attempt > before && (event.event === 'ended' || isTakenUp(event)))
-  for (let isOver = false; !hasStarted(); isOver = supervisor.hasEnded()) {
-    if (isOver) {
-      if (isSupervised(run)) throw active(run, readState(run).step)
-      const said = world.engine.logs(files.supervisorLog, 3).join(' ')
-      throw new UserError('SUPERVISOR_FAILED', `${run.id}: expected its supervisor to start it, got: ${said || 'nothing'}`, {
-        hint: `see ${files.supervisorLog}`,
-      })
+  const changes = new FileChanges(files.supervisor)
+  try {
+    const supervisor = await world.startSupervisor(run.folder, before + 1, files.supervisorLog)
+    const journal = supervisorJournal(files.supervisor)
+    const hasStarted = () => journal.next().some((event) => event.attempt > before && (event.event === 'ended' || isTakenUp(event)))
+    for (let isOver = false; !hasStarted(); isOver = supervisor.hasEnded()) {
+      if (isOver) throw notTakenUp(run, world)
+      await changes.within(startPollMs)
     }
-    await sleep(startPollMs)
+  } finally {
+    changes.close()
   }
+}
+
+function notTakenUp(run: Run, { engine }: RunsWorld): UserError {
+  if (isSupervised(run)) return active(run, readState(run).step)
+  const { supervisorLog } = filesOf(run.folder)
+  const said = engine.logs(supervisorLog, 3).join(' ')
+  return new UserError('SUPERVISOR_FAILED', `${run.id}: expected its supervisor to start it, got: ${said || 'nothing'}`, {
+    hint: `see ${supervisorLog}`,
+  })
 }
 
 /** The first line of an attempt is written before its job is started, without a handle. */

@@ -4,6 +4,7 @@ import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import { newestAttempt, type RunEnd, type RunState } from '../domain/run/state.ts'
 import type { EndedJob, Engine, JobHandle } from '../engines/engine.ts'
+import { FileChanges } from '../store/changes.ts'
 import { checkpointsOf } from '../store/checkpoints.ts'
 import { SupervisorJournal } from '../store/journal.ts'
 import { engineOf, filesOf, forgetCommands, killRequest, openRun, type Run, rankFailure, readState } from '../store/runs.ts'
@@ -21,8 +22,6 @@ const rankPatienceMs = 30_000
 export interface SuperviseWorld {
   readonly engine: Engine
   readonly python: () => PythonEnvironment
-  /** Milliseconds between looks at a job; a driver of short trials looks more often. */
-  readonly pollMs?: number
 }
 
 /**
@@ -106,7 +105,8 @@ async function ended(run: Run, job: StartedJob, world: SuperviseWorld, journal: 
   const log = filesOf(run.folder).log(number)
   const status = await settled(run, job, world, journal)
   const killed = killRequest(run, number)
-  engine.reconcile(await leftRanks(run, job, engine, killed ? 0 : rankPatienceMs))
+  // A launcher that ends well has seen all its ranks end.
+  if (status.exitCode !== 0) engine.reconcile(await leftRanks(run, job, engine, killed ? 0 : rankPatienceMs))
   if (killed && !killed.inQueue) journal.append(number, { event: 'signalled', signal: 'SIGKILL', by: killed.by })
   const state = readState(run)
   const attempt = state.attempts.find((entry) => entry.number === number)
@@ -123,19 +123,19 @@ async function ended(run: Run, job: StartedJob, world: SuperviseWorld, journal: 
   return end
 }
 
-async function settled(
-  run: Run,
-  job: StartedJob,
-  { engine, pollMs: betweenMs = pollMs }: SuperviseWorld,
-  journal: SupervisorJournal,
-): Promise<EndedJob> {
+async function settled(run: Run, job: StartedJob, { engine }: SuperviseWorld, journal: SupervisorJournal): Promise<EndedJob> {
   const waited = readState(run).attempts.find(({ number }) => number === job.number)?.waited
   const watch = new JobWatch(jobPlace(run, job), filesOf(run.folder).lock, engine, journal, waited)
-  for (;;) {
-    const status = await seen(run, job, () => readState(run).lastHeardAt, engine)
-    if (status.state === 'ended') return status
-    await watch.see(status)
-    await sleep(betweenMs)
+  const changes = new FileChanges(filesOf(run.folder).exit(job.number))
+  try {
+    for (;;) {
+      const status = await seen(run, job, () => readState(run).lastHeardAt, engine)
+      if (status.state === 'ended') return status
+      await watch.see(status)
+      await changes.within(pollMs)
+    }
+  } finally {
+    changes.close()
   }
 }
 

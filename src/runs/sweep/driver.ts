@@ -1,12 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../../domain/errors.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
+import type { SweepFile } from '../../domain/sweep/schema.ts'
 import { isOver, type SweepState, type Trial } from '../../domain/sweep/state.ts'
 import { forgetSweepStop, limitsOf, openSweep, type Sweep, sweepStopRequest } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
 import { PrefixFailed, SweepSession } from './session.ts'
 import { optunaSuggester, type Suggester } from './suggester.ts'
 
+/** Samplers that suggest the same whatever has been told to them. */
+const independent: ReadonlySet<SweepFile['sampler']['name']> = new Set(['grid', 'random', 'qmc'])
 const stopPollMs = 200
 const looksPerFreshening = 150
 
@@ -79,10 +82,17 @@ export class Driver {
     if (this.#isOver() || this.#active.size >= parallel) return false
     const waiting = this.#waiting()
     if (waiting) return this.#train(waiting)
-    const open = this.#session.state.points.filter(({ told }) => told === undefined)
-    if (open.length >= parallel || this.#session.isExhausted || this.#isSpent()) return false
+    if (this.#open() >= parallel || this.#session.isExhausted || this.#isSpent()) return false
     const trial = await this.#session.suggest(this.#givenPoint())
     return trial === undefined ? false : this.#train(trial)
+  }
+
+  /** Points that the next one waits for. Where the sampler learns nothing from it, one at its end is told of while the next is trained. */
+  #open(): number {
+    const { sampler, deterministic } = this.#session.sweep.identity.sweep
+    const waitsForTelling = deterministic || !independent.has(sampler.name)
+    const untold = this.#session.state.points.filter(({ told }) => told === undefined)
+    return untold.filter((point) => waitsForTelling || !this.#session.isReady(point)).length
   }
 
   /** Points taken over from the sweep this one was forked from come first. */

@@ -5,7 +5,6 @@ import { type Sweep, sweepFiles } from '../../store/sweeps.ts'
 import { supervise } from '../supervise.ts'
 import { isSilent } from '../supervisor-lock.ts'
 import type { RunsWorld } from '../world.ts'
-import { trialPollMs } from './trial-run.ts'
 
 /*
  * Who drives a sweep, and the world it trains in.
@@ -27,13 +26,13 @@ export function usesPool({ identity }: Sweep): boolean {
   )
 }
 
-/** The world with supervisors in this process: they look often, and need no start of their own. A kill leaves runs to be adopted. */
+/** The world with supervisors in this process: they need no start of their own. A kill leaves runs to be adopted. */
 export function supervising(world: RunsWorld): RunsWorld {
   return {
     ...world,
     startSupervisor: async (folder, attempt) => {
       let isOver = false
-      const ending = supervise(folder, { engine: world.engine, python: world.python, pollMs: trialPollMs }, { attempt })
+      const ending = supervise(folder, { engine: world.engine, python: world.python }, { attempt })
       ending
         .catch(() => undefined)
         .finally(() => {

@@ -22,12 +22,12 @@ import { costOf } from './cost.ts'
 import { drivesOn, supervising, usesPool } from './driving-world.ts'
 import { inheritedPoints } from './inherited.ts'
 import { type Suggester, tagged } from './suggester.ts'
-import { ignoreEnded, type LeaveReason, type Measured, type Outcome, trainTrial, trialPollMs } from './trial-run.ts'
+import { ignoreEnded, type LeaveReason, type Measured, type Outcome, trainTrial } from './trial-run.ts'
 
 type SweepLine = BodyOf<SweepEvent, 'seq' | 'ts'>
 
 /** Lines after which the journal is on the disk. What a power cut takes of the others is asked for again, and answered the same. */
-const lasting: ReadonlySet<SweepLine['event']> = new Set(['driven', 'prefix', 'starting', 'told', 'ended'])
+const lasting: ReadonlySet<SweepLine['event']> = new Set(['driven', 'prefix', 'starting', 'ended'])
 /** Points in a row that no stage can be made of, after which the space is refused. */
 const mostInfeasible = 1000
 
@@ -339,7 +339,7 @@ export class SweepSession {
     await startFound(prepared, this.#world)
     let end: RunEnd | undefined
     const from = prepared.found === 'training' ? before : before + 1
-    for await (const { event } of attach(run, this.#world, { fromAttempt: from, pollMs: trialPollMs }))
+    for await (const { event } of attach(run, this.#world, { fromAttempt: from, isPrompt: true }))
       if (event.event === 'ended') end = runEnd(event)
     this.#prefixRun = undefined
     if (!end || !goodEnds.includes(end.reason))

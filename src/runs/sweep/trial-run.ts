@@ -11,9 +11,6 @@ import { settledState } from '../supervise.ts'
 import type { RunsWorld } from '../world.ts'
 import { meaningOf } from './trial-end.ts'
 
-/** Between looks at the journals of a trial. */
-export const trialPollMs = 10
-
 /** A held-out loss of a trial. */
 export interface Measured {
   readonly step: number
@@ -108,7 +105,7 @@ class TrialWatch {
   /** The end of an attempt; what it says until then is taken in. */
   async ended(attempt: number): Promise<RunEnd | undefined> {
     let end: RunEnd | undefined
-    for await (const { event } of attach(this.#task.run, this.#world, { fromAttempt: attempt, pollMs: trialPollMs })) {
+    for await (const { event } of attach(this.#task.run, this.#world, { fromAttempt: attempt, isPrompt: true })) {
       if (event.attempt < attempt) continue
       if (event.event === 'ended') end = runEnd(event)
       if (event.event === 'started') this.#started(event)
