@@ -58,7 +58,7 @@ describe('a job on this machine', () => {
   test('leaves its exit status behind, and a signal’s name where one ended it', async () => {
     const job = jobOf('exit 3')
     expect(await settled(await engine.submit(job), job)).toMatchObject({ exitCode: 3, signal: null })
-    const killed = jobOf('kill -9 $$')
+    const killed = { ...jobOf('kill -9 $$'), exitFile: `${job.exitFile}.killed` }
     expect(await settled(await engine.submit(killed), killed)).toMatchObject({ exitCode: 137, signal: 'SIGKILL' })
     expect(JSON.parse(readFileSync(killed.exitFile, 'utf8'))).toEqual({ formatVersion: 1, exitCode: 137 })
   })
