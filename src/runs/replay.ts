@@ -1,6 +1,6 @@
 import { UserError } from '../domain/errors.ts'
 import type { TrainerEvent } from '../domain/protocol.ts'
-import { compareReplay, type ReplayVerdict, type Surroundings, surroundingsDiffer } from '../domain/run/replay.ts'
+import { compareReplay, type ReplayVerdict, repeatedCommands, type Surroundings, surroundingsDiffer } from '../domain/run/replay.ts'
 import { newestAttempt } from '../domain/run/state.ts'
 import { trainerJournal } from '../store/journal.ts'
 import { createRun, filesOf, type Run, readState, writeReplay } from '../store/runs.ts'
@@ -33,15 +33,9 @@ export async function prepareReplay(original: Run, world: RunsWorld): Promise<Ru
     verb: 'replay',
     replays: original.id,
   })
-  writeReplay(run, { commands: changesOf(original), until: state.step < (state.steps ?? original.stage.steps) ? state.step : null })
+  const until = state.step < (state.steps ?? original.stage.steps) ? state.step : undefined
+  writeReplay(run, { commands: repeatedCommands(eventsOf(original), until) })
   return run
-}
-
-/** What was changed while a run trained and acts on its numbers, each with the first step that saw it. */
-function changesOf(run: Run): Extract<TrainerEvent, { event: 'command' }>[] {
-  return eventsOf(run)
-    .filter((event) => event.event === 'command')
-    .filter(({ name, status }) => status === 'applied' && (name === 'set' || name === 'thaw'))
 }
 
 function eventsOf(run: Run): TrainerEvent[] {

@@ -244,8 +244,8 @@ export function discardRun(run: Run): void {
   if (!existsSync(files.supervisor) && !existsSync(files.trainer)) rmSync(run.folder, { recursive: true, force: true })
 }
 
-/** Writes what a replay does again: live changes with the first step that saw each, and the step it goes up to. */
-export function writeReplay(run: Run, replay: { readonly commands: readonly object[]; readonly until: number | null }): void {
+/** Writes what a replay does again: commands, each with the first step that saw it and the number of roll-backs before it. */
+export function writeReplay(run: Run, replay: { readonly commands: readonly object[] }): void {
   writeAtomically(filesOf(run.folder).replay, JSON.stringify({ formatVersion, ...replay }))
 }
 

@@ -15,7 +15,7 @@ class AfterCheckpoint:
     rollback: Mapping[str, Any] | None
     """The newest incident that went back to this checkpoint: training goes on as it did after that."""
     commands: Sequence[Mapping[str, Any]]
-    """Live changes since, to be made again at their steps."""
+    """What was asked since, to be done again at the same steps."""
 
 
 def after_checkpoint(events: Sequence[Mapping[str, Any]], step: int) -> AfterCheckpoint:
@@ -29,9 +29,23 @@ def after_checkpoint(events: Sequence[Mapping[str, Any]], step: int) -> AfterChe
         back_to = event.get("rolledBackTo") if event.get("event") == "incident" else None
         if back_to is not None and back_to <= step:
             start, rollback = place + 1, event if back_to == step else None
-    commands = [event for event in events[start:] if _is_change(event) and event["step"] > step]
+    commands = [event for event in events[start:] if is_repeated(event) and event["step"] > step]
     return AfterCheckpoint(rollback, commands)
 
 
-def _is_change(event: Mapping[str, Any]) -> bool:
-    return event.get("event", "command") == "command" and event["status"] == "applied" and event["name"] in ("set", "thaw")
+def is_repeated(event: Mapping[str, Any]) -> bool:
+    """Whether an event is a command that an attempt must follow again where it does its steps again.
+
+    A measurement counts: phases and the end may wait for what it finds. A stop does only where it is for a later step.
+    """
+    if event.get("event", "command") != "command" or event["status"] != "applied":
+        return False
+    return event["name"] in ("set", "thaw", "measure") or (event["name"] == "stop" and stop_after(event) is not None)
+
+
+def stop_after(command: Mapping[str, Any]) -> int | None:
+    """The step a stop is for; None for one at once."""
+    after = command.get("after")
+    if after is None and isinstance(command.get("effective"), Mapping):
+        after = command["effective"].get("after")
+    return None if after is None else int(after)

@@ -31,8 +31,8 @@ def read_stage(run: Path) -> tuple[dict[str, Any], str]:
 
 
 def read_replay(run: Path) -> dict[str, Any] | None:
-    """`replay.json` of a run that repeats another: its live changes (`commands`) and the step to stop after (`until`, None for the
-    last); None for any other run.
+    """`replay.json` of a run that repeats another: what was asked of it (`commands`), each with the first step that saw it and the number
+    of roll-backs before it; None for any other run.
     """
     path = run / "replay.json"
     return _read(path) if path.exists() else None

@@ -129,14 +129,13 @@ def _count(model: nn.Module) -> int:
 
 
 def _restore(loop: Loop, run: Path, identity: Mapping[str, Any], world: World, port: Any) -> None:
+    folder = world.from_first(latest_checkpoint(run) if world.is_first else None)
     replay = world.from_first(read_replay(run) if world.is_first else None)
     if replay is not None:
-        loop.commands.stop_at = replay["until"]
+        # Checkpoints of a replay know what is still to come.
         loop.commands.repeat(replay["commands"])
-    folder = world.from_first(latest_checkpoint(run) if world.is_first else None)
     if folder is not None:
-        past = [*port.past_events, *(replay["commands"] if replay is not None else [])]
-        loop.restore(read_checkpoint(folder, world.rank), past, same_run=True)
+        loop.restore(read_checkpoint(folder, world.rank), port.past_events, same_run=True)
         port.emit(
             "loaded", what="checkpoint", **{"from": str(folder.relative_to(run))}, exact=len(loop.trained.names), missing=[], unexpected=[]
         )

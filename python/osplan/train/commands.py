@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osplan.domain.errors import UserError
+from osplan.domain.history import stop_after
 from osplan.train.attempt import Attempt
 from osplan.train.trained import Trained
+
+Command = dict[str, Any]
 
 
 class Commands:
@@ -18,29 +21,54 @@ class Commands:
         self.changed: list[str] = []
         """Paths of the settings changed at this boundary."""
         self.stop_at: int | None = None
-        self._replay: list[dict[str, Any]] = []
+        self.rollbacks = 0
+        """Of the run so far. Of a run that is replayed each command says after how many it was given: it waits for them."""
+        self._to_come: list[Command] = []
+        """Commands to follow again, at their steps."""
+        self._thawed: list[Command] = []
+        """Phases begun by hand, with their first steps."""
+        self._known: list[str] = []
+        """Commands of the last boundary: a checkpoint written there knows their effect, though they are for the step after it."""
 
     def apply(self) -> None:
         """Takes the commands of a boundary and applies them, on every rank."""
         self.changed = []
-        for command in self.attempt.world.from_first(self._due()):
+        due = self.attempt.world.from_first(self._due())
+        self._known = [str(command["id"]) for command in due if "id" in command]
+        for command in due:
             self._apply(command)
 
-    def _due(self) -> list[dict[str, Any]]:
+    def _due(self) -> list[Command]:
         first = self.trained.step + 1
-        due = [{**command, "replayed": True} for command in self._replay if command["step"] <= first]
-        self._replay = [command for command in self._replay if command["step"] > first]
-        return due + (self.attempt.port.take() if self.attempt.world.is_first else [])
+        due = [command for command in self._to_come if command["step"] <= first and command.get("rollbacks") in (None, self.rollbacks)]
+        self._to_come = [command for command in self._to_come if command not in due]
+        return [{**command, "replayed": True} for command in due] + (self.attempt.port.take() if self.attempt.world.is_first else [])
 
-    def _apply(self, command: dict[str, Any]) -> None:
-        name = command["name"]
-        if name != "set":
-            if name == "stop" and command.get("after") is not None:
-                self.stop_at = int(command["after"])
-            else:
-                self.requested.add(name)
+    def _apply(self, command: Command) -> None:
+        name, after = command["name"], stop_after(command)
+        if name == "set":
+            self._set(command)
+        elif name == "stop" and after is not None:
+            self.stop_at = after
+            self._acknowledge(command, "applied", {"after": after})
+        elif (reason := self._impossible(name)) is not None:
+            self._acknowledge(command, "refused", None, reason)
+        else:
+            self.requested.add(name)
+            if name == "thaw":
+                self._thawed.append({**command, "step": self.trained.step + 1})
             self._acknowledge(command, "applied", {"step": self.trained.step})
-            return
+
+    def _impossible(self, name: str) -> str | None:
+        """Why a command would do nothing."""
+        stage, trained = self.attempt.stage, self.trained
+        if name == "thaw" and trained.phase + 1 >= len(trained.phases):
+            return f"expected a phase that is still to come, got the last of {len(trained.phases)}. Give the stage `phases`, in a branch"
+        if name == "measure" and stage.data.held_out_clips == 0:
+            return "expected held-out clips to measure, got none. Set data.heldOutClips, in a branch"
+        return None
+
+    def _set(self, command: Command) -> None:
         live = self.attempt.live
         before = dict(live.changes)
         try:
@@ -55,23 +83,40 @@ class Commands:
             return
         self._acknowledge(command, "applied", effective)
 
-    def _acknowledge(self, command: dict[str, Any], status: str, effective: Any, message: str | None = None) -> None:
+    def _acknowledge(self, command: Command, status: str, effective: Any, message: str | None = None) -> None:
         if self.attempt.world.is_first and not command.get("replayed") and not command.get("silent"):
             self.attempt.port.acknowledge(command, self.trained.step + 1, status, effective, message)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"stopAt": self.stop_at}
+        return {
+            "stopAt": self.stop_at,
+            "knownCommands": self._known,
+            "toCome": self._to_come,
+            "thawed": self._thawed,
+            "rollbacks": self.rollbacks,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint. A stop that was obeyed is over; continuing means going on."""
         stop_at = state["stopAt"]
         self.stop_at = stop_at if stop_at is not None and stop_at > self.trained.step else None
+        self._known, self._to_come = list(state.get("knownCommands", [])), list(state.get("toCome", []))
+        self._thawed, self.rollbacks = list(state.get("thawed", [])), state.get("rollbacks", 0)
 
-    def repeat(self, past: Sequence[dict[str, Any]]) -> None:
-        """Changes made after the checkpoint an attempt goes on from, or by the run it repeats, are made again at the same steps."""
-        self._replay = [
-            command
-            for command in past
-            if command["status"] == "applied" and command["name"] in ("set", "thaw") and command["step"] > self.trained.step
-        ]
+    def repeat(self, past: Sequence[Command]) -> None:
+        """What was asked after the checkpoint an attempt goes on from, or of the run it repeats, is done again at the same steps."""
+        known = {*self._known, *(command.get("id") for command in self._to_come)}
+        for command in past:
+            later = command.get("rollbacks", self.rollbacks) > self.rollbacks
+            if command.get("id") not in known and (later or command["step"] > self.trained.step):
+                self._to_come.append(command)
+
+    def after_rollback(self, step: int) -> list[Command]:
+        """What is still to be done after going back to a step: a phase that was begun by hand begins again where it did."""
+        return [*self._to_come, *(command for command in self._thawed if command["step"] > step)]
+
+    def went_back(self, to_come: Sequence[Command], rollbacks: int) -> None:
+        """The run has gone back, so many times in all."""
+        self.rollbacks = rollbacks
+        self._to_come = [dict(command) for command in to_come if command.get("id") not in self._known]

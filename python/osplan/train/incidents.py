@@ -76,6 +76,8 @@ class Incidents:
             "rateFactor": trained.rate_factor * cut,
             "live": changes,
             "stopAt": commands.stop_at,
+            "toCome": commands.after_rollback(saved.step),
+            "rollbacks": commands.rollbacks + 1,
             "retries": self.retries,
             "last": self.last,
             "backTo": saved.step,
@@ -96,6 +98,7 @@ class Incidents:
         attempt.live.reset(after["live"])
         trained.settings_changed()
         trained.rate_factor, commands.stop_at = after["rateFactor"], after["stopAt"]
+        commands.went_back(after["toCome"], after["rollbacks"])
         self.retries, self.last, self.back_to = after["retries"], after["last"], after["backTo"]
 
     def _forget_after(self, step: int) -> None:

@@ -16,8 +16,13 @@ def test_changes_after_a_checkpoint_are_made_again_whether_or_not_it_was_written
 
 
 def test_what_was_refused_and_what_moves_nothing_is_not_made_again():
-    refused, stop = {**change(5), "status": "refused"}, {**change(5), "name": "stop"}
-    assert after_checkpoint([refused, stop], 4).commands == []
+    refused, stop, sample = {**change(5), "status": "refused"}, {**change(5), "name": "stop"}, {**change(5), "name": "sample"}
+    assert after_checkpoint([refused, stop, sample], 4).commands == []
+
+
+def test_a_measurement_and_a_stop_for_later_are_asked_for_again():
+    measure, stop = {**change(5), "name": "measure"}, {**change(5), "name": "stop", "effective": {"after": 9}}
+    assert after_checkpoint([measure, stop], 4).commands == [measure, stop]
 
 
 def test_a_roll_back_to_the_checkpoint_decides_and_only_what_came_after_it_is_made_again():
