@@ -6,6 +6,7 @@ import { endOf, newestAttempt, type RunState, waitingFor } from '../domain/run/s
 import { bareSide, type StageSide } from '../domain/stage/origin.ts'
 import { resolveSide } from '../runs/addresses.ts'
 import { sendCommand, stopRun } from '../runs/control.ts'
+import { groupRate } from '../runs/group-rate.ts'
 import { advanceRun, branchRun, continueRun, type Prepared, startRun } from '../runs/launch.ts'
 import { settledState } from '../runs/supervise.ts'
 import type { RunsWorld } from '../runs/world.ts'
@@ -31,7 +32,8 @@ export interface RunArguments extends RunOptions, EngineOptions {
   set?: string[]
   at?: string
   weights?: 'ema' | 'raw' | 'best'
-  after?: number
+  after?: string
+  group?: string
   kill?: boolean
   why?: string
   detach?: boolean
@@ -163,20 +165,27 @@ export async function runStop(args: RunArguments, world: TrainingWorld): Promise
     return
   }
   const { run, runs } = await opened(args, world)
+  const after = stepAfter(args)
   await stopRun(
     run,
     {
       kill: args.kill ?? false,
-      ...(args.after === undefined ? {} : { after: args.after }),
+      ...(after === undefined ? {} : { after }),
       ...(args.why === undefined ? {} : { reason: args.why }),
     },
     runs,
   )
   world.stdout.write(
-    args.kill
-      ? `${run.id}: killed\n`
-      : `${run.id}: ${args.after === undefined ? 'stops at the next step' : `stops after step ${args.after}`}\n`,
+    args.kill ? `${run.id}: killed\n` : `${run.id}: ${after === undefined ? 'stops at the next step' : `stops after step ${after}`}\n`,
   )
+}
+
+/** The step of `--after`. Raises UserErrors AFTER_FORM, and AFTER_KILL where the run would be killed at once. */
+function stepAfter({ after, kill }: RunArguments): number | undefined {
+  if (after === undefined) return undefined
+  if (!/^\d+$/.test(after)) throw new UserError('AFTER_FORM', `--after: expected a step, got ${after}`, { hint: 'for example --after 500' })
+  if (kill) throw new UserError('AFTER_KILL', '--after --kill: expected one of them, got both', { hint: 'leave out --kill' })
+  return Number(after)
 }
 
 export async function runPause(args: RunArguments, world: TrainingWorld): Promise<void> {
@@ -187,7 +196,15 @@ export async function runCheckpoint(args: RunArguments, world: TrainingWorld): P
   await tell(args, world, 'checkpoint')
 }
 
-async function tell(args: RunArguments, world: TrainingWorld, name: 'pause' | 'checkpoint'): Promise<void> {
+export async function runMeasure(args: RunArguments, world: TrainingWorld): Promise<void> {
+  await tell(args, world, 'measure')
+}
+
+export async function runThaw(args: RunArguments, world: TrainingWorld): Promise<void> {
+  await tell(args, world, 'thaw')
+}
+
+async function tell(args: RunArguments, world: TrainingWorld, name: 'pause' | 'checkpoint' | 'measure' | 'thaw'): Promise<void> {
   const { run, runs } = await opened(args, world)
   const { step } = await sendCommand(run, { name, reason: args.why ?? null }, runs)
   world.stdout.write(`${run.id}: ${name} before step ${step}\n`)
@@ -202,9 +219,17 @@ export async function runSet(args: RunArguments, world: TrainingWorld): Promise<
         hint: 'for example learningRate=5e-6 or learningRate=*0.5',
       })
     const [path, text] = [change.slice(0, at), change.slice(at + 1)]
-    const { step, effective } = await sendCommand(run, { name: 'set', path, value: parsedValue(text), reason: args.why ?? null }, runs)
-    world.stdout.write(`${run.id}: ${path} is ${JSON.stringify(effective)} from step ${step} on\n`)
+    const ask = args.group === undefined ? ({ name: 'set', path, value: parsedValue(text) } as const) : ofGroup(run, args.group, path, text)
+    const { step, effective } = await sendCommand(run, { ...ask, reason: args.why ?? null }, runs)
+    world.stdout.write(`${run.id}: ${ask.path} is ${JSON.stringify(effective)} from step ${step} on\n`)
   }
+}
+
+function ofGroup(run: Run, group: string, path: string, text: string): ReturnType<typeof groupRate> {
+  if (path === 'learningRate') return groupRate(run, readState(run), group, text)
+  throw new UserError('GROUP_SETTING', `${path} --group ${group}: expected learningRate, which groups may have of their own, got ${path}`, {
+    hint: 'leave out --group',
+  })
 }
 
 /** A value as typed: JSON where it is some, else the text (`*0.5`, a name). */

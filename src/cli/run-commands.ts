@@ -63,7 +63,7 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
     ),
     command('attach <run>', 'follow a run; Ctrl-C only leaves', 'runAttach'),
     command('stop <run>', 'end a run at the next step, with a checkpoint', 'runStop', {
-      after: { type: 'number', describe: 'only after this step' },
+      after: { type: 'string', describe: 'only after this step' },
       kill: { type: 'boolean', default: false, describe: 'at once, without a checkpoint' },
       why,
     }),
@@ -72,10 +72,18 @@ export function runCommands(world: TrainingWorld): CommandModule<object, RunArgu
       'set <run> <changes..>',
       'change settings of a run while it trains',
       'runSet',
-      { why },
+      {
+        group: {
+          type: 'string',
+          describe: 'with learningRate=…: only of these parameters, named as in `trainable`: blocks[0:4], attention.self',
+        },
+        why,
+      },
       { changes: { type: 'string', array: true, describe: 'path=value, or path=*0.5 to multiply' } },
     ),
     command('checkpoint <run>', 'write a checkpoint now', 'runCheckpoint', { why }),
+    command('measure <run>', 'take the held-out loss now', 'runMeasure', { why }),
+    command('thaw <run>', 'begin the next of the stage’s `phases` now', 'runThaw', { why }),
     command('show <run>', 'what a run is, where it stands, how it ended', 'runShow', {
       incident: {
         type: 'number',

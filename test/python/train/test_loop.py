@@ -131,6 +131,51 @@ def test_a_live_change_takes_effect_at_the_next_step_and_again_after_going_on(lo
     assert second.acknowledged == []
 
 
+THAWING = {
+    "steps": 9,
+    "trainable": ["head"],
+    "phases": [{"at": 7, "trainable": ["head", "blocks[1]"], "rewarmSteps": 0}, {"at": 8, "trainable": ["all"], "rewarmSteps": 0}],
+    "checkpoint": {"everySteps": 3, "keepLast": None},
+}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["before", "at its boundary"])
+def test_a_phase_begun_by_hand_begins_once_also_after_going_on_from_a_checkpoint(loop_of, known):
+    loop, recorder = loop_of(**THAWING)
+    asked = {"id": "a", "name": "thaw"}
+    recorder.due[4] = [asked, {"id": "b", "name": "checkpoint"}] if known else [asked]
+    loop.train()
+    assert [fields["step"] for fields in recorder.of("phase")] == [4, 8]
+    again, second = loop_of(**THAWING)
+    again.restore(read_checkpoint(folder_of(again.attempt.run, 4 if known else 3), 0), recorder.commands, same_run=True)
+    again.train()
+    assert [fields["step"] for fields in second.of("phase")] == ([8] if known else [4, 8])
+    assert second.losses() == {step: loss for step, loss in recorder.losses().items() if step in second.losses()}
+
+
+def test_a_phase_begun_by_hand_begins_again_after_a_roll_back_to_before_it(loop_of):
+    loop, recorder = loop_of(poisoned=frozenset({4}), incidents={"policy": "rollback"}, **THAWING)
+    recorder.due[3] = [{"id": "a", "name": "thaw"}]
+    assert loop.train().reason == "completed"
+    assert [(fields["step"], fields["index"]) for fields in recorder.of("phase")] == [(3, 1), (3, 1), (8, 2)]
+
+
+def test_a_stop_asked_for_after_the_last_checkpoint_is_kept_by_going_on(loop_of):
+    loop, recorder = loop_of(steps=9, checkpoint={"everySteps": 3, "keepLast": None})
+    recorder.due[4] = [{"id": "a", "name": "stop", "after": 7}]
+    assert loop.train().step == 7
+    again, _ = loop_of(steps=9)
+    again.restore(read_checkpoint(folder_of(again.attempt.run, 3), 0), recorder.commands, same_run=True)
+    assert again.train().step == 7
+
+
+def test_what_would_do_nothing_is_refused(loop_of):
+    loop, recorder = loop_of(steps=3)
+    recorder.due[1] = [{"id": "a", "name": "thaw"}, {"id": "b", "name": "measure"}]
+    assert loop.train().reason == "completed"
+    assert [(name, status) for name, _, status, _ in recorder.acknowledged] == [("thaw", "refused"), ("measure", "refused")]
+
+
 def test_a_live_change_of_group_rates_reaches_the_optimiser(loop_of):
     loop, recorder = loop_of(steps=3)
     recorder.due[1] = [{"id": "a", "name": "set", "path": "learningRateRatios", "value": {"head": 0.0}}]
