@@ -54,7 +54,7 @@ function memoryText({ process, estimated, measured, error }: Probe['memory']): s
 }
 
 /** The estimate by part, and the changes of settings that would need less, the cheapest first. */
-function estimateRows({ largest, seconds, memory, ways }: Estimate): Rows {
+function estimateRows({ largest, seconds, memory, phases, ways }: Estimate): Rows {
   const total = memory.process + memory.estimated
   const parts = Object.entries(memory.parts).map(([name, size]) => `${name} ${bytesText(size)}`)
   const fits = total <= memory.available ? 'fits into' : 'does not fit into'
@@ -64,6 +64,10 @@ function estimateRows({ largest, seconds, memory, ways }: Estimate): Rows {
       `${bytesText(total)} for ${shapeText(largest)}, ${fits} the ${bytesText(memory.available)} there are; about ${brief(seconds.estimated)} s a step`,
     ],
     ['', parts.join(', ')],
+    ...phases.map(({ start, waitsForPlateau, bytes, seconds: each }): [string, string] => [
+      waitsForPlateau ? 'at a plateau' : `from step ${start}`,
+      `${bytesText(memory.process + bytes)}, about ${brief(each)} s a step`,
+    ]),
     ...ways.map(({ settings, bytes, slowdown, changesTraining }, place): [string, string] => {
       const changes = Object.entries(settings).map(([path, value]) => `${path}=${JSON.stringify(value)}`)
       const time = Math.abs(slowdown - 1) < 0.01 ? 'as fast' : `${signed(slowdown - 1)} time`

@@ -2,6 +2,7 @@ import { withSetOptions } from '../config/overlay.ts'
 import { loadRecipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
 import { UserError } from '../domain/errors.ts'
+import { type PhaseCost, phaseCosts } from '../domain/run/phase-costs.ts'
 import { endOf, newestAttempt, type RunState, waitingFor } from '../domain/run/state.ts'
 import { bareSide, type StageSide } from '../domain/stage/origin.ts'
 import { resolveSide } from '../runs/addresses.ts'
@@ -12,6 +13,7 @@ import { settledState } from '../runs/supervise.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { type Chain, findChain } from '../store/chains.ts'
 import { discardRun, findRun, type Run, readState } from '../store/runs.ts'
+import { bytesText } from './bytes-text.ts'
 import { attachToChain, continueChain, showChain, stopChain } from './chain-actions.ts'
 import { chosenEngine } from './engine-chosen.ts'
 import type { EngineOptions } from './engine-options.ts'
@@ -254,6 +256,7 @@ export async function runShow(args: RunArguments, world: TrainingWorld): Promise
       state: stateWord(state),
       end: endOf(state) ?? null,
       ...withoutPoints(state),
+      phaseCosts: phaseCosts(state),
       stage: run.stage,
     })
     return
@@ -274,12 +277,32 @@ export async function runShow(args: RunArguments, world: TrainingWorld): Promise
       'changes',
       state.changes.map(({ step, path, effective }) => `${path} = ${JSON.stringify(effective)} from step ${step}`).join('; ') || '–',
     ],
+    ...phaseRows(phaseCosts(state)),
     ['incidents', incidentsText(state.incidents)],
     ['folder', run.folder],
   ]
   world.stdout.write(`${bold(run.id)}\n${rows.map(([name, text]) => `  ${dim(name.padEnd(12))}${text}\n`).join('')}`)
   const end = endOf(state)
   if (end) sayEnd(run, end, world, runs)
+}
+
+/** One row for each phase; none for a run that has but one. */
+function phaseRows(costs: readonly PhaseCost[]): [string, string][] {
+  if (costs.length < 2) return []
+  return costs.map(({ index, from, to, parameters, secondsPerStep, memoryBytes, proof }) => {
+    const parts = [
+      ...(parameters === undefined ? [] : [`trains ${parameters.toLocaleString('en')}`]),
+      `${brief(secondsPerStep)} s a step`,
+      ...(memoryBytes === undefined ? [] : [bytesText(memoryBytes)]),
+      ...(proof ? [proofText(proof)] : []),
+    ]
+    return [`phase ${index + 1}`, `steps ${from}–${to}: ${parts.join(', ')}`]
+  })
+}
+
+function proofText({ frozen, frozenChanged, trainable, trainableUnmoved }: NonNullable<PhaseCost['proof']>): string {
+  if (frozenChanged.length > 0) return `${frozenChanged.length} of ${frozen} frozen tensors changed`
+  return `${frozen} frozen tensors bit for bit the same, ${trainable - trainableUnmoved.length} of ${trainable} moved`
 }
 
 function withoutPoints({ points, ...rest }: RunState): Omit<RunState, 'points'> & { steps: number | undefined; points: number } {

@@ -25,6 +25,8 @@ const estimated = z.object({
   largest: shape,
   seconds: z.object({ estimated: z.number() }),
   memory,
+  /** One for each phase of a stage with several; the estimate is of the dearest. */
+  phases: z.array(z.object({ start: z.int(), waitsForPlateau: z.boolean(), bytes: z.number(), seconds: z.number() })),
   ways: z.array(way),
 })
 const probed = z.object({

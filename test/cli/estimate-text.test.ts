@@ -15,6 +15,10 @@ test('an estimate says whether it fits and what would need less, the dearest las
     largest,
     seconds: { estimated: 0.5 },
     memory,
+    phases: [
+      { start: 1, waitsForPlateau: false, bytes: 50 * mib, seconds: 0.25 },
+      { start: 0, waitsForPlateau: true, bytes: 100 * mib, seconds: 0.5 },
+    ],
     ways: [
       { settings: { 'memory.checkpointing': 'all' }, bytes: 80 * mib, slowdown: 1.3, changesTraining: false },
       { settings: { 'lora.rank': 16 }, bytes: 70 * mib, slowdown: 1, changesTraining: true },
@@ -23,6 +27,8 @@ test('an estimate says whether it fits and what would need less, the dearest las
   expect(measuredRows({ estimate }, 10)).toEqual([
     ['estimate', '400 MiB for 2 × 5×32×48 px, does not fit into the 350 MiB there are; about 0.5 s a step'],
     ['', 'weights 60 MiB, activations 40 MiB'],
+    ['from step 1', '350 MiB, about 0.25 s a step'],
+    ['at a plateau', '400 MiB, about 0.5 s a step'],
     ['to need less', 'memory.checkpointing="all": 380 MiB, +30 % time'],
     ['', 'lora.rank=16: 370 MiB, as fast; learns something else'],
   ])

@@ -33,6 +33,7 @@ from osplan.train.machine import (
     most_resident_bytes,
     resident_bytes,
 )
+from osplan.train.parameters import phases_of
 from osplan.train.pickles import ENDINGS as PICKLES
 from osplan.train.pickles import as_safetensors
 from osplan.train.supported import refuse_unsupported
@@ -108,11 +109,24 @@ def fits(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Mapp
             "process": resident_bytes() if world.device.type == "cpu" else 0,
             "available": available_bytes(world.device),
         },
+        "phases": _phases(stage, shape, machine, inputs["weights"]),
         "ways": [
             {"settings": way.settings, "bytes": way.bytes, "slowdown": way.slowdown, "changesTraining": way.changes_training}
             for way in ways_to_fit(stage, shape, machine, inputs["weights"])
         ],
     }
+
+
+def _phases(stage: Stage, shape: Shape, machine: Machine, weights: str | None) -> list[dict[str, Any]]:
+    """Memory and time by phase, of a stage that has several."""
+    if not stage.phases:
+        return []
+    found = []
+    for phase in phases_of(stage.trainable, [(entry.at, entry.trainable, entry.rewarm_steps) for entry in stage.phases], stage.steps):
+        traced = traced_step(replace(stage, trainable=phase.selectors, phases=()), shape, weights)
+        seconds = sum(machine.step_seconds(traced, stage.batch.accumulate).values())
+        found.append({"start": phase.start, "waitsForPlateau": phase.waits_for_plateau, "bytes": traced.bytes, "seconds": seconds})
+    return found
 
 
 def _answer(

@@ -13,6 +13,7 @@ export interface StepPoint {
   readonly learningRate: number
   readonly gradientNorm: number | undefined
   readonly secondsPerStep: number
+  readonly memoryBytes?: number | undefined
 }
 
 export interface HeldOutPoint {
@@ -80,6 +81,11 @@ export function waitingFor(attempt: Attempt | undefined): Waiting | undefined {
   return waited && !attempt.end && waited.ts > attempt.readyAt ? waited : undefined
 }
 
+/** A phase that began after a step; the first begins with the run and is not among them. */
+export type PhasePoint = Pick<Extract<TrainerEvent, { event: 'phase' }>, 'index' | 'step' | 'trainable' | 'parameters'>
+/** What a phase left as it was, and what it moved. */
+export type PhaseProof = Extract<TrainerEvent, { event: 'phaseProof' }>
+
 /** What the watch over a run found, and what was done about it. */
 export type Incident = Extract<TrainerEvent, { event: 'incident' }>
 
@@ -102,6 +108,10 @@ export interface RunState {
   }[]
   /** In the order in which they were seen. */
   readonly incidents: readonly Incident[]
+  /** In their order. */
+  readonly phases: readonly PhasePoint[]
+  /** The newest of each phase that has ended. */
+  readonly proofs: readonly PhaseProof[]
   readonly data: Extract<TrainerEvent, { event: 'data' }> | undefined
   readonly model: { readonly parameters: number; readonly trainable: number } | undefined
   readonly device: string | undefined
@@ -155,6 +165,8 @@ export class RunFold {
   readonly #samples = new Map<string, { step: number; path: string; prompt: string }>()
   #changes: { step: number; path: string; effective: unknown; by: string | undefined }[] = []
   #incidents: Incident[] = []
+  #phases: PhasePoint[] = []
+  #proofs: PhaseProof[] = []
   readonly #rest: { -readonly [Name in 'step' | 'steps' | 'data' | 'model' | 'device' | 'lastHeardAt']: RunState[Name] } = {
     step: 0,
     steps: undefined,
@@ -220,6 +232,12 @@ export class RunFold {
       case 'model':
         this.#rest.model = event
         return
+      case 'phase':
+        this.#phases = [...this.#phases.filter(({ index }) => index < event.index), event]
+        return
+      case 'phaseProof':
+        this.#proofs = [...this.#proofs.filter(({ index }) => index < event.index), event]
+        return
       case 'failed':
         this.#change(attempt, { failure: { code: event.code, message: event.message, hint: event.hint ?? undefined } })
         return
@@ -233,8 +251,6 @@ export class RunFold {
       case 'adopted':
       case 'signalled':
       case 'loaded':
-      case 'phase':
-      case 'phaseProof':
       case 'latents':
       case 'skippedClips':
       case 'cache':
@@ -268,13 +284,25 @@ export class RunFold {
       samples: [...this.#samples.values()],
       changes: [...this.#changes],
       incidents: [...this.#incidents],
+      phases: this.#phases,
+      proofs: this.#proofs,
     }
   }
 
   #addStep(event: Extract<TrainerEvent, { event: 'step' }>): void {
     const { step, ts, attempt, loss, learningRate, secondsPerStep } = event
     if (step <= this.#rest.step) this.#forget(step - 1)
-    this.#points.push({ step, ts, attempt, loss, learningRate, gradientNorm: event.gradientNorm ?? undefined, secondsPerStep })
+    const [gradientNorm, memoryBytes] = [event.gradientNorm ?? undefined, event.memoryBytes ?? undefined]
+    this.#points.push({
+      step,
+      ts,
+      attempt,
+      loss,
+      learningRate,
+      gradientNorm,
+      secondsPerStep,
+      ...(memoryBytes === undefined ? {} : { memoryBytes }),
+    })
     this.#rest.step = step
   }
 
@@ -296,6 +324,7 @@ export class RunFold {
   #forget(after: number): void {
     for (let last = this.#points.at(-1); last && last.step > after; last = this.#points.at(-1)) this.#points.pop()
     for (const step of this.#heldOut.keys()) if (step > after) this.#heldOut.delete(step)
+    this.#phases = this.#phases.filter(({ step }) => step <= after)
   }
 
   /** Told twice: before its job starts, and with the handle after. The trainer may have spoken in between. */

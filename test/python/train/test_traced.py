@@ -6,7 +6,7 @@ from osplan.models.registry import build_model
 from osplan.train.adapters import add_adapters
 from osplan.train.architecture import transformer_config, vae_config
 from osplan.train.machine import Machine
-from osplan.train.probe import probe, ways_to_fit
+from osplan.train.probe import fits, probe, ways_to_fit
 from osplan.train.traced import Shape, Work, traced_step
 
 SMALL = Shape(2, 5, 32, 32)
@@ -75,6 +75,23 @@ def test_a_cache_saves_the_encoding_and_inpainting_encodes_twice(stage_json):
     once = traced_step(stage_of(stage_json), SMALL).encode
     assert traced_step(stage_of(stage_json, data={"cache": "latents"}), SMALL).encode == Work(0, 0, 0)
     assert traced_step(stage_of(stage_json, **KINDS["inpaint"]), SMALL).encode.flops == pytest.approx(2 * once.flops)
+
+
+def test_frozen_lower_blocks_need_no_gradients_no_state_and_keep_no_activations(stage_json):
+    sizes = {"shape": {"frames": 5, "height": 96, "width": 96}, "model": {**TOKENS, "layers": 4}}
+    phases = [{"at": 2, "trainable": ["head", "blocks[2:4]"], "rewarmSteps": 0}, {"at": 4, "trainable": ["all"], "rewarmSteps": 0}]
+    found = fits(stage_json(**sizes, trainable=["head"], phases=phases), {"weights": None}, {(5, 96, 96): 4})
+    assert [phase["start"] for phase in found["phases"]] == [1, 3, 5]
+    for name in ("bytes", "seconds"):
+        costs = [phase[name] for phase in found["phases"]]
+        assert costs == sorted(costs) and costs[0] < costs[1] < costs[2]
+    assert found["phases"][-1]["bytes"] == found["memory"]["estimated"]
+    upper, whole = (
+        traced_step(stage_of(stage_json, **sizes, trainable=trainable), Shape(2, 5, 96, 96)).parts
+        for trainable in (["head", "blocks[2:4]"], ["all"])
+    )
+    for name in ("gradients", "optimizer", "activations"):
+        assert upper[name] < 0.75 * whole[name]
 
 
 def test_real_tensors_are_as_they_were_after_a_trace(stage_json):
