@@ -1,64 +1,23 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { AxeBuilder } from '@axe-core/playwright'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import { readState } from '../../src/store/runs.ts'
 import { reportOf } from '../../src/web/report.ts'
 import { fakeWorld, folderTest, followed, launched } from '../runs/fake-world.ts'
+import { chartOf, executablePath, goTo, isWiderThanScreen, launchedBrowser, openPage, picture, sampleVideo, violations } from './browser.ts'
 import { madeRun, realPage, served, tokens, withSamples } from './web-world.ts'
 
-/*
- * The page in a real browser, over real run folders. STAGEWRIGHT_CHROMIUM names another browser than the system's;
- * STAGEWRIGHT_SCREENSHOTS=1 writes the pictures of docs/.
- */
+/* The page in a real browser, over real run folders. */
 
-const executablePath = process.env.STAGEWRIGHT_CHROMIUM ?? '/usr/bin/chromium'
-const video = join(import.meta.dirname, '../fixtures/web/sample.mp4')
-const pictures = join(import.meta.dirname, '../../docs/images')
 vi.setConfig({ testTimeout: 240_000, hookTimeout: 60_000 })
 
 const test = folderTest
 let browser: Browser
 
-/** A page that tells of everything that went wrong in it: errors, and requests that left this machine. */
-async function openPage(address: string, options: { width?: number; isDark?: boolean } = {}): Promise<{ page: Page; wrong: string[] }> {
-  const { width = 1280, isDark = false } = options
-  const context = await browser.newContext({
-    viewport: { width, height: 900 },
-    colorScheme: isDark ? 'dark' : 'light',
-    reducedMotion: 'reduce',
-  })
-  const page = await context.newPage()
-  page.setDefaultTimeout(30_000)
-  const wrong: string[] = []
-  page.on('pageerror', ({ message }) => wrong.push(message))
-  page.on('console', (message) => {
-    if (message.type() === 'error' && !message.text().includes('ERR_')) wrong.push(message.text())
-  })
-  page.on('request', (request) => {
-    const { protocol, hostname } = new URL(request.url())
-    if (!['data:', 'blob:', 'file:'].includes(protocol) && hostname !== '127.0.0.1') wrong.push(request.url())
-  })
-  await page.goto(address)
-  return { page, wrong }
-}
-
-const goTo = (page: Page, route: string) => page.evaluate(`location.assign('#/${route}')`)
-const chartOf = (page: Page, title: string) => page.locator(`figure[data-chart="${title}"]`)
-
-async function violations(page: Page): Promise<string[]> {
-  const { violations: found } = await new AxeBuilder({ page }).analyze()
-  return found.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`)
-}
-
-async function isWiderThanScreen(page: Page): Promise<boolean> {
-  return page.evaluate('document.documentElement.scrollWidth > document.documentElement.clientWidth')
-}
-
 describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+    browser = await launchedBrowser()
   })
   afterAll(() => browser?.close())
 
@@ -74,10 +33,10 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
       backAt: 1500,
       backTo: 1300,
       parent: { run: parent.id, step: 1200, use: 'ema', sha256: 'x' },
-      more: (made) => withSamples(made, video, [500, 1000, 2000], ['a red square moves left', 'a blue circle moves up']),
+      more: (made) => withSamples(made, sampleVideo, [500, 1000, 2000], ['a red square moves left', 'a blue circle moves up']),
     })
     const server = await served(world, realPage)
-    const { page, wrong } = await openPage(server.controlUrl)
+    const { page, wrong } = await openPage(browser, server.controlUrl)
     await page.getByRole('link', { name: 'second', exact: true }).waitFor()
     expect(page.url()).not.toContain(tokens.control)
     await page.getByRole('searchbox', { name: 'Search' }).fill('second')
@@ -92,7 +51,7 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
       /From .* at 1 to .* at 2,000; lowest .*, highest/,
     )
     await page.getByText('done again later').first().waitFor()
-    await page.getByRole('button', { name: 'step 1,500' }).click()
+    await page.getByRole('button', { name: 'step 1,500', exact: true }).click()
     await chartOf(page, 'Training loss').getByText('21 of 2,000 points').waitFor()
     await page.getByRole('button', { name: 'whole run' }).click()
     for (const axis of ['samples', 'wall', 'relative', 'step']) {
@@ -132,10 +91,11 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
     await page.getByRole('button', { name: 'Compare 2' }).click()
     await page.getByText(/settings differ/).waitFor()
     await page.getByRole('cell', { name: '5e-5' }).waitFor()
-    await chartOf(page, 'Training loss').getByText('3,200 points').waitFor()
+    await chartOf(page, 'Training loss').getByText('3,200 of 3,200 points').waitFor()
+    await page.getByText('held-out').getByText('2,000 of 2,000 points').waitFor()
     expect(await violations(page)).toEqual([])
 
-    const dark = await openPage(server.readUrl, { width: 375, isDark: true })
+    const dark = await openPage(browser, server.readUrl, { width: 375, isDark: true })
     await dark.page.getByRole('link', { name: 'second', exact: true }).waitFor()
     for (const route of [
       '',
@@ -161,7 +121,7 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
     const world = fakeWorld(folder)
     const run = madeRun(world, { steps: 1_000_000, isPlain: true, spikes: { 777777: 50 }, reason: 'completed' })
     const server = await served(world, realPage)
-    const { page, wrong } = await openPage(server.readUrl)
+    const { page, wrong } = await openPage(browser, server.readUrl)
     await goTo(page, `run/${run.id}`)
     const chart = chartOf(page, 'Training loss')
     await chart.getByText('1,000,000 of 1,000,000 points').waitFor({ timeout: 60_000 })
@@ -196,7 +156,7 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
     const run = await launched(world, { steps: 100_000 })
     let server = await served(world, realPage)
     const { port } = server
-    const { page, wrong } = await openPage(server.controlUrl)
+    const { page, wrong } = await openPage(browser, server.controlUrl)
     await goTo(page, `run/${run.id}/control`)
     const step = async () => Number((await page.locator('.facts dd').first().textContent())?.split(' of ')[0]?.replaceAll(',', ''))
     const goesOn = async () => {
@@ -243,12 +203,12 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
       reason: 'completed',
       backAt: 2000,
       backTo: 1900,
-      more: (made) => withSamples(made, video, [3000], ['a </script><b>prompt</b>']),
+      more: (made) => withSamples(made, sampleVideo, [3000], ['a </script><b>prompt</b>']),
     })
     const file = join(folder, 'report.html')
     writeFileSync(file, await reportOf(run.id, world, realPage))
     expect(readFileSync(file, 'utf8')).not.toContain(folder)
-    const { page, wrong } = await openPage(`file://${file}`)
+    const { page, wrong } = await openPage(browser, `file://${file}`)
     const chart = chartOf(page, 'Training loss')
     await chart.getByText('3,000 of 3,000 points').waitFor()
     await page.getByRole('button', { name: 'Zoom in' }).click()
@@ -268,7 +228,7 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
 
   test('says what is wrong where the token is missing', async ({ folder }) => {
     const server = await served(fakeWorld(folder), realPage)
-    const { page } = await openPage(`http://127.0.0.1:${server.port}/`)
+    const { page } = await openPage(browser, `http://127.0.0.1:${server.port}/`)
     await page.getByRole('alert').getByText('expected a token of this server').waitFor()
     expect(await violations(page)).toEqual([])
     await page.close()
@@ -295,10 +255,4 @@ function inkNear(page: Page, share: number): Promise<boolean> {
     for (let at = 0; at < data.length; at += 4) if (data[at + 3] > 40 && data[at + 2] - data[at] > 40) return true
     return false
   })()`)
-}
-
-async function picture(page: Page, name: string): Promise<void> {
-  if (!process.env.STAGEWRIGHT_SCREENSHOTS) return
-  mkdirSync(pictures, { recursive: true })
-  writeFileSync(join(pictures, name), await page.screenshot())
 }

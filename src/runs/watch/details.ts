@@ -10,7 +10,7 @@ import { numberOrNull, type RunSummary } from './summary.ts'
 
 /** Something that happened, to be marked on the curves. `at` is its place on the axis; null where it has none. */
 export interface Mark {
-  readonly kind: 'change' | 'phase' | 'checkpoint' | 'incident' | 'start' | 'command'
+  readonly kind: 'change' | 'phase' | 'checkpoint' | 'incident' | 'rollback' | 'start' | 'command'
   readonly step: number
   readonly at: number | null
   readonly text: string
@@ -102,7 +102,13 @@ function markOf({ event }: PlacedEvent): Omit<Mark, 'at'>[] {
     case 'checkpoint':
       return [{ kind: 'checkpoint', step: event.step, text: `checkpoint of step ${event.step}` }]
     case 'incident':
-      return [{ kind: 'incident', step: event.step, text: `${event.kind}: ${event.message}; ${event.action}` }]
+      return [
+        {
+          kind: typeof event.rolledBackTo === 'number' ? 'rollback' : 'incident',
+          step: event.step,
+          text: `${event.kind}: ${event.message}; ${event.action}`,
+        },
+      ]
     case 'command':
       return [commandMark(event)]
     default:

@@ -3,11 +3,16 @@ import uPlot from 'uplot'
 import 'uplot/dist/uPlot.min.css'
 import type { Mark } from '../../runs/watch/details.ts'
 import type { Axis } from '../../runs/watch/series.ts'
-import { aligned, type Line } from './lines.ts'
+import { ChartMarks } from './chart-marks.tsx'
+import { aligned, type Line, readout } from './lines.ts'
 import { useWidth } from './state.ts'
 import { brief, duration, moment } from './words.ts'
 
-const height = 220
+const height = 230
+/** Room above the curves for the signs of what happened. */
+const signsHeight = 26
+/** Charts whose cursors move together. */
+const together = 'charts'
 /** A click is no selection of a range. */
 const leastSelection = 4
 
@@ -22,21 +27,30 @@ export interface ChartProps {
   /** Whether the lines are told apart below it; they are by default. */
   readonly hasLegend?: boolean
   readonly marks?: readonly Mark[]
+  /** How values are written at their axis. */
+  readonly valueText?: (value: number) => string
   /** What the chart shows, in words. */
   readonly summary: string
   /** How many points are drawn of how many there are. */
   readonly note: string
   readonly onZoom: (from: number, to: number) => void
+  /** Shows the stretch around what lies from one place to another. */
+  readonly onShow?: (first: number, last: number) => void
 }
 
 /** Curves over one axis. Dragging over a stretch of them zooms into it. */
 export function Chart(props: ChartProps) {
   const [measure, width] = useWidth()
   const target = useRef<HTMLDivElement>(null)
+  const told = useRef<HTMLParagraphElement>(null)
+  const [frame, setFrame] = useState({ left: 0, width: 0 })
   const scheme = useScheme()
   useEffect(() => {
     if (!target.current || width === 0) return
-    const plot = new uPlot(optionsOf(props, width), aligned(props.lines) as uPlot.AlignedData, target.current)
+    const options = optionsOf(props, width, told)
+    const ready = ({ over }: uPlot) => setFrame({ left: over.offsetLeft, width: over.offsetWidth })
+    const hooks = { ...options.hooks, ready: [ready] }
+    const plot = new uPlot({ ...options, hooks }, aligned(props.lines) as uPlot.AlignedData, target.current)
     return () => plot.destroy()
   }, [props.lines, props.from, props.to, props.isLog, props.marks, width, scheme])
   return (
@@ -45,8 +59,14 @@ export function Chart(props: ChartProps) {
         <strong>{props.title}</strong>
         {props.unit ? <span class="unit"> {props.unit}</span> : null} <span class="note">{props.note}</span>
       </figcaption>
-      <div ref={measure} role="img" aria-label={`${props.title}. ${props.summary}`}>
-        <div ref={target} aria-hidden="true" />
+      <p ref={told} class="readout" aria-hidden="true" />
+      <div class="plot">
+        <div ref={measure} role="img" aria-label={`${props.title}. ${props.summary}`}>
+          <div ref={target} aria-hidden="true" />
+        </div>
+        {props.marks && props.onShow ? (
+          <ChartMarks title={props.title} marks={props.marks} from={props.from} to={props.to} frame={frame} onShow={props.onShow} />
+        ) : null}
       </div>
       {props.hasLegend === false ? null : <Legend lines={props.lines} />}
     </figure>
@@ -78,7 +98,11 @@ function useScheme(): boolean {
   return isDark
 }
 
-function optionsOf({ lines, axis, from, to, isLog, marks = [], onZoom }: ChartProps, width: number): uPlot.Options {
+function optionsOf(
+  { lines, axis, from, to, isLog, marks = [], valueText = brief, onZoom }: ChartProps,
+  width: number,
+  told: { readonly current: HTMLElement | null },
+): uPlot.Options {
   const style = getComputedStyle(document.documentElement)
   const colour = (name: string) => style.getPropertyValue(name).trim()
   const look = { stroke: colour('--ink-soft'), grid: { stroke: colour('--line'), width: 1 }, ticks: { stroke: colour('--line'), width: 1 } }
@@ -86,11 +110,18 @@ function optionsOf({ lines, axis, from, to, isLog, marks = [], onZoom }: ChartPr
     width,
     height,
     legend: { show: false },
-    cursor: { drag: { x: true, y: false, setScale: false }, points: { show: false } },
+    padding: [marks.length > 0 ? signsHeight : null, null, null, null],
+    cursor: {
+      drag: { x: true, y: false, setScale: false },
+      points: { show: false },
+      y: false,
+      // Only the place is shared: a stretch chosen in one chart is chosen once.
+      sync: { key: together, scales: ['x', null], filters: { pub: (type) => type === 'mousemove' || type === 'mouseleave' } },
+    },
     scales: { x: { time: false, range: [from, to === from ? from + 1 : to] }, y: { distr: isLog ? 3 : 1 } },
     axes: [
-      { ...look, values: (_, ticks) => ticks.map((tick) => axisText(axis, tick)), space: 70 },
-      { ...look, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : brief(tick))), size: 64 },
+      { ...look, values: (_, ticks) => ticks.map((tick) => axisText(axis, tick)), space: 70, size: 28 },
+      { ...look, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : valueText(tick))), size: 64 },
     ],
     series: [
       {},
@@ -104,6 +135,12 @@ function optionsOf({ lines, axis, from, to, isLog, marks = [], onZoom }: ChartPr
     ],
     hooks: {
       draw: [(plot) => drawMarks(plot, marks, colour)],
+      setCursor: [
+        ({ cursor: { left = -1 }, posToVal }) => {
+          if (told.current)
+            told.current.textContent = left < 0 ? '' : readout(lines, posToVal(left, 'x'), (x) => axisText(axis, x), valueText)
+        },
+      ],
       setSelect: [
         (plot) => {
           const { left, width: selected } = plot.select
@@ -124,7 +161,8 @@ function drawMarks(plot: uPlot, marks: readonly Mark[], colour: (name: string) =
     const x = plot.valToPos(at, 'x', true)
     if (x < bbox.left || x > bbox.left + bbox.width) continue
     ctx.strokeStyle = colour(`--mark-${kind}`)
-    ctx.setLineDash(kind === 'incident' ? [] : [3, 3])
+    ctx.globalAlpha = kind === 'checkpoint' ? 0.45 : 1
+    ctx.setLineDash(kind === 'incident' || kind === 'rollback' ? [] : [3, 3])
     ctx.beginPath()
     ctx.moveTo(x, bbox.top)
     ctx.lineTo(x, bbox.top + bbox.height)

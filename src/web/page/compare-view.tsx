@@ -2,10 +2,10 @@ import { useEffect, useMemo, useState } from 'preact/hooks'
 import type { RunDetails } from '../../runs/watch/details.ts'
 import type { Axis, SeriesAnswer } from '../../runs/watch/series.ts'
 import { axisText, Chart } from './chart.tsx'
+import { CompareStages } from './compare-stages.tsx'
 import { CurveOptions } from './curve-options.tsx'
 import type { View } from './curves-view.tsx'
-import { DiffView } from './diff-view.tsx'
-import { curveSummary, type Line } from './lines.ts'
+import { countNote, curveSummary, type Line } from './lines.ts'
 import { SampleVideo, ScrubberBar, useScrubber } from './samples-view.tsx'
 import { Scroll } from './scroll.tsx'
 import { get } from './source.ts'
@@ -51,35 +51,35 @@ export function CompareView({ ids }: { ids: readonly string[] }) {
         {error ? <span role="alert">{error}</span> : null}
       </div>
       <RunLegend runs={runs} />
-      <div class="charts">
-        {charts.map(({ column, lines }) => (
-          <Chart
-            key={column}
-            title={titles[column]}
-            lines={lines}
-            axis={axis}
-            hasLegend={false}
-            from={range[0]}
-            to={range[1]}
-            isLog={isLog}
-            summary={runs
-              .map(
-                ({ id, answer }) =>
-                  `${id}: ${curveSummary(answer.series.find((series) => series.column === column)?.curve, (x) => axisText(axis, x))}`,
-              )
-              .join(' ')}
-            note={`${runs.reduce((sum, { answer }) => sum + (answer.series.find((series) => series.column === column)?.curve.points ?? 0), 0).toLocaleString('en')} points`}
-            onZoom={(from, to) => setView({ from, to })}
-          />
-        ))}
+      <div class="beside">
+        <div class="charts">
+          {charts.map(({ column, lines }) => (
+            <Chart
+              key={column}
+              title={titles[column]}
+              lines={lines}
+              axis={axis}
+              hasLegend={false}
+              from={range[0]}
+              to={range[1]}
+              isLog={isLog}
+              summary={runs
+                .map(
+                  ({ id, answer }) =>
+                    `${id}: ${curveSummary(answer.series.find((series) => series.column === column)?.curve, (x) => axisText(axis, x))}`,
+                )
+                .join(' ')}
+              note={pointsNote(runs, column)}
+              onZoom={(from, to) => setView({ from, to })}
+            />
+          ))}
+        </div>
+        <section>
+          <h2>What differs in their stages</h2>
+          <CompareStages ids={ids} names={ids.map((id) => runs.find((run) => run.id === id)?.details.summary.stage ?? id)} />
+        </section>
       </div>
       <ComparedSamples runs={runs} />
-      <section>
-        <h2>What differs in their stages</h2>
-        {ids.slice(1).map((id) => (
-          <DiffView key={id} a={ids[0] ?? ''} b={id} />
-        ))}
-      </section>
     </main>
   )
 }
@@ -137,14 +137,21 @@ function linesOf(runs: readonly Compared[], column: string): Line[] {
   })
 }
 
+/** How many points of all runs are in view, of how many. */
+function pointsNote(runs: readonly Compared[], column: string): string {
+  const points = runs.map(({ answer }) => answer.series.find((series) => series.column === column)?.curve.points ?? 0)
+  const all = runs.reduce((sum, { answer }) => sum + answer.of, 0)
+  return `${points.reduce((sum, count) => sum + count, 0).toLocaleString('en')} of ${all.toLocaleString('en')} points`
+}
+
 function RunLegend({ runs }: { runs: readonly Compared[] }) {
   return (
     <ul class="legend">
-      {runs.map(({ id, details: { summary } }, place) => (
+      {runs.map(({ id, answer, details: { summary } }, place) => (
         <li key={id}>
           <span class="swatch" style={{ background: `var(--run-${(place % 10) + 1})` }} /> <a href={`#/run/${id}`}>{summary.stage}</a>{' '}
           <span class="note">
-            {id}, {summary.standing}, held-out {brief(summary.heldOutLoss)}
+            {id}, {summary.standing}, held-out {brief(summary.heldOutLoss)}, {countNote(answer.series[0]?.curve, answer.of)}
           </span>
         </li>
       ))}

@@ -5,6 +5,7 @@ import { axisText, Chart } from './chart.tsx'
 import { CurveOptions } from './curve-options.tsx'
 import { HeatMapView } from './heat-map.tsx'
 import { countNote, curveSummary, type Line } from './lines.ts'
+import { signOf } from './marks.ts'
 import { useAnswer } from './state.ts'
 import { columnWords } from './words.ts'
 
@@ -90,20 +91,21 @@ export function CurvesView({ id, details: atSteps, version }: { id: string; deta
             summary={curveSummary(series.curve, (x) => axisText(axis, x))}
             note={countNote(series.curve, answer?.of ?? 0)}
             onZoom={zoom}
+            onShow={(first, last) => answer && zoom(...around(first, last, answer))}
           />
         ))}
-        <HeatMapView id={id} axis={axis} range={range} version={version} />
+        <HeatMapView id={id} axis={axis} range={range} points={charts[0]?.series.curve.points ?? 0} version={version} />
       </div>
-      <MarkList marks={details.marks} onChoose={(at) => answer && zoom(...around(at, answer))} />
+      <MarkList marks={details.marks} onChoose={(at) => answer && zoom(...around(at, at, answer))} />
     </>
   )
 }
 
-/** A stretch a hundredth as long as the run, with a mark in its middle. */
-function around(at: number, { bounds }: SeriesAnswer): [number, number] {
+/** A stretch with marks in its middle; that around one mark is a hundredth as long as the run. */
+function around(first: number, last: number, { bounds }: SeriesAnswer): [number, number] {
   const [low, high] = bounds ?? [0, 1]
-  const half = Math.max(5, Math.ceil((high - low) / 200))
-  return [Math.max(low, at - half), Math.min(high, at + half)]
+  const edge = first === last ? Math.max(10, Math.ceil((high - low) / 200)) : (last - first) * 0.1
+  return [Math.max(low, first - edge), Math.min(high, last + edge)]
 }
 
 function rangeQuery({ from, to }: View): string {
@@ -120,10 +122,11 @@ function linesOf({ column, curve, smooth: smoothed, superseded }: Series, detail
   const measured = details.heldOut.filter(({ at }) => at !== null)
   const x = measured.map(({ at }) => at as number)
   if (measured.length === 0) return lines
-  lines.push({ label: 'held-out, raw weights', x, y: measured.map(({ raw }) => raw), colour: '--line-2', isDashed: true, hasPoints: true })
+  // The raw ones are drawn last and dashed: where both are the same, both are seen.
   if (measured.some(({ ema }) => ema !== null)) {
     lines.push({ label: 'held-out, averaged weights', x, y: measured.map(({ ema }) => ema), colour: '--line-3', hasPoints: true })
   }
+  lines.push({ label: 'held-out, raw weights', x, y: measured.map(({ raw }) => raw), colour: '--line-2', isDashed: true })
   return lines
 }
 
@@ -168,7 +171,9 @@ function MarkList({ marks, onChoose }: { marks: readonly Mark[]; onChoose: (at: 
       <ol class="marks">
         {newest.map((mark, place) => (
           <li key={place}>
-            <span class="swatch" style={{ background: `var(--mark-${mark.kind})` }} />{' '}
+            <span class={`word ${mark.kind}`}>
+              <span aria-hidden="true">{signOf(mark.kind).sign}</span> {signOf(mark.kind).word}
+            </span>{' '}
             <button type="button" class="plain" disabled={mark.at === null} onClick={() => mark.at !== null && onChoose(mark.at)}>
               step {mark.step.toLocaleString('en')}
             </button>{' '}

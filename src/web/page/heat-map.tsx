@@ -4,11 +4,15 @@ import { axisText } from './chart.tsx'
 import { useAnswer } from './state.ts'
 import { brief } from './words.ts'
 
-const columns = 200
+const mostColumns = 200
+/** Steps that a column of cells holds at least, so that most cells have a value. */
+const stepsPerColumn = 8
 const rowPixels = 18
 
 /** Training loss by bin of diffusion time: one row a bin, dark where it is low. */
-export function HeatMapView({ id, axis, range, version }: { id: string; axis: Axis; range: string; version: number }) {
+export function HeatMapView(props: { id: string; axis: Axis; range: string; points: number; version: number }) {
+  const { id, axis, range, points, version } = props
+  const columns = Math.min(mostColumns, Math.max(10, Math.floor(points / stepsPerColumn)))
   const { value } = useAnswer<HeatMap>(`/api/runs/${id}/heat?axis=${axis}&width=${columns}${range}`, version)
   const canvas = useRef<HTMLCanvasElement>(null)
   const scale = value ? scaleOf(value) : undefined
@@ -25,7 +29,7 @@ export function HeatMapView({ id, axis, range, version }: { id: string; axis: Ax
         </span>
       </figcaption>
       <div class="heat" role="img" aria-label={`Loss by diffusion time. ${summaryOf(value, axis)}`}>
-        <canvas ref={canvas} width={columns} height={value.means.length * rowPixels} />
+        <canvas ref={canvas} width={value.width} height={value.means.length * rowPixels} />
       </div>
       <p class="note">
         top: near the data; bottom: near pure noise. {axisText(axis, value.from)} to {axisText(axis, value.to)}

@@ -47,3 +47,33 @@ export function countNote(curve: Curve | undefined, of: number): string {
   const missing = curve.nonFinite > 0 ? `, ${curve.nonFinite} not finite` : ''
   return `${points} of ${of.toLocaleString('en')} points${curve.isExact ? '' : ', lowest and highest of each pixel'}${missing}`
 }
+
+/** What the lines have where somebody points: of each the nearest of its points, in one line of text. */
+export function readout(
+  lines: readonly Line[],
+  at: number,
+  place: (x: number) => string,
+  valueText: (value: number) => string = brief,
+): string {
+  const near = lines.flatMap(({ label, x, y }) => {
+    const found = nearest(x, at)
+    return found === undefined || y[found] == null ? [] : [{ label, x: x[found] as number, y: y[found] as number }]
+  })
+  const [first] = near.toSorted((a, b) => Math.abs(a.x - at) - Math.abs(b.x - at))
+  if (!first) return ''
+  const parts = near.map(({ label, x, y }) => `${label} ${valueText(y)}${x === first.x ? '' : ` (${place(x)})`}`)
+  return `${place(first.x)}: ${parts.join(' · ')}`
+}
+
+/** The row of the value next to one; values rise. */
+function nearest(values: readonly number[], at: number): number | undefined {
+  let [low, high] = [0, values.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((values[middle] as number) < at) low = middle + 1
+    else high = middle
+  }
+  const [before, after] = [values[low - 1], values[low]]
+  if (before === undefined) return after === undefined ? undefined : low
+  return after === undefined || at - before <= after - at ? low - 1 : low
+}

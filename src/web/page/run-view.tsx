@@ -10,7 +10,7 @@ import { AnswerError, followRun, isReport } from './source.ts'
 import { StageView } from './stage-view.tsx'
 import { useAnswer } from './state.ts'
 import { WeightsView } from './weights-view.tsx'
-import { brief, duration, moment } from './words.ts'
+import { brief, duration, howMany, moment } from './words.ts'
 
 const tabs = ['curves', 'samples', 'stage', 'weights', 'lineage', 'control'] as const
 type Tab = (typeof tabs)[number]
@@ -49,7 +49,7 @@ function aboutOf(id: string, { device, model, data }: RunDetails): string[] {
   return [
     id,
     ...(device ? [device] : []),
-    ...(model ? [`trains ${brief(model.trainable)} of ${brief(model.parameters)} parameters`] : []),
+    ...(model ? [`trains ${howMany(model.trainable)} of ${howMany(model.parameters)} parameters`] : []),
     ...(data ? [`${data.clips} clips, ${data.heldOut} held out`, `ends because ${data.endsBecause}`] : []),
   ]
 }
@@ -84,6 +84,7 @@ function Facts({ details: { summary, attempts } }: { details: RunDetails }) {
         <Fact name="loss" value={brief(summary.loss)} />
         <Fact name="held-out" value={brief(summary.heldOutLoss)} />
         <Fact name="learning rate" value={brief(summary.learningRate)} />
+        <Fact name="speed" value={summary.secondsPerStep ? `${brief(1 / summary.secondsPerStep)} steps/s` : '–'} />
         <Fact name={isOver ? 'took' : 'left'} value={duration(isOver ? secondsOf(summary) : left)} />
         <Fact name="last heard" value={summary.lastHeardAt === null ? '–' : moment(summary.lastHeardAt)} />
         <Fact name="incidents" value={String(summary.incidents)} />

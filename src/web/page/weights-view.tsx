@@ -1,7 +1,7 @@
 import type { WeightChanges } from '../../runs/watch/weight-changes.ts'
 import { Scroll } from './scroll.tsx'
 import { useAnswer } from './state.ts'
-import { brief } from './words.ts'
+import { brief, howMany } from './words.ts'
 
 /** What a run changed in the weights it began with, module by module. */
 export function WeightsView({ id, version }: { id: string; version: number }) {
@@ -30,8 +30,8 @@ export function WeightsView({ id, version }: { id: string; version: number }) {
             {value.modules.map(({ module, parameters, changedParameters, distance }) => (
               <tr key={module}>
                 <th scope="row">{module || 'all'}</th>
-                <td class="number">{brief(parameters)}</td>
-                <td class="number">{brief(changedParameters)}</td>
+                <td class="number">{howMany(parameters)}</td>
+                <td class="number">{howMany(changedParameters)}</td>
                 <td>
                   <meter min={0} max={most || 1} value={sizeOf(distance.relativeL2)} aria-label={`relative change of ${module || 'all'}`} />{' '}
                   {brief(sizeOf(distance.relativeL2))}

@@ -10,7 +10,19 @@ export function brief(value: number | null | undefined): string {
       .toExponential(2)
       .replace(/\.?0+e/, 'e')
       .replace('e+', 'e')
-  return Number(value.toPrecision(4)).toLocaleString('en')
+  return value.toLocaleString('en', { maximumSignificantDigits: 4 })
+}
+
+/** Bytes as people say them: `512 MiB`, `71.3 GiB`. */
+function bytes(value: number): string {
+  const inMiB = value / 2 ** 20
+  return Math.abs(inMiB) < 1024 ? `${Number(inMiB.toPrecision(4))} MiB` : `${Number((inMiB / 1024).toPrecision(4))} GiB`
+}
+
+/** How many of something, large numbers in short: `9,360`, `2.23 M`, `2.7 B`. */
+export function howMany(value: number): string {
+  const [unit, name] = value >= 1e9 ? [1e9, ' B'] : value >= 1e6 ? [1e6, ' M'] : [1, '']
+  return unit === 1 ? value.toLocaleString('en') : `${Number((value / unit).toPrecision(3))}${name}`
 }
 
 /** Seconds as people say them: `42 s`, `3 min`, `5 h 12 min`. */
@@ -43,13 +55,13 @@ export function valueText(value: unknown): string {
 }
 
 /** What a column is called and measured in. */
-export function columnWords(column: string): { title: string; unit: string } {
+export function columnWords(column: string): { title: string; unit: string; valueText?: (value: number) => string } {
   const known: Record<string, [string, string]> = {
     loss: ['Training loss', ''],
     learningRate: ['Learning rate', ''],
     gradientNorm: ['Gradient norm', ''],
     secondsPerStep: ['Time per step', 's'],
-    memoryBytes: ['Memory', 'bytes'],
+    memoryBytes: ['Memory', ''],
     clips: ['Clips per step', ''],
     tokens: ['Tokens per step', ''],
   }
@@ -57,5 +69,5 @@ export function columnWords(column: string): { title: string; unit: string } {
     column.replace(/^extra\./, '').replace(/^split\./, 'Time in '),
     column.startsWith('split.') ? 's' : '',
   ]
-  return { title, unit }
+  return { title, unit, ...(column === 'memoryBytes' ? { valueText: bytes } : {}) }
 }
