@@ -1,4 +1,5 @@
-import { type ParsedArguments, parseArguments } from './arguments.ts'
+import { type ArgumentProblem, type ParsedArguments, parseArguments } from './arguments.ts'
+import { wasEverAFlag } from './flags-between-tags.ts'
 import type { Launch } from './launcher.ts'
 import { type Trainer, trainers, trainersOf } from './trainer.ts'
 
@@ -20,7 +21,28 @@ export function detectTrainer(launch: Launch, file: string, version: string | un
     (least, fit) => (least && least.misfits < fit.misfits ? least : fit),
     undefined,
   )
-  return best && { trainer: best.trainer, parsed: parseArguments(launch.arguments, best.trainer) }
+  if (best === undefined) return undefined
+  const { given, problems } = parseArguments(launch.arguments, best.trainer)
+  return { trainer: best.trainer, parsed: { given, problems: version === undefined ? betweenTags(problems, best.trainer) : problems } }
+}
+
+/**
+ * Where several flags are unknown to the version that fits best, and other versions had them, the script was written for a parser between
+ * the tags: nothing is wrong with it. A single one is what a rename or a removal left behind.
+ */
+function betweenTags(problems: readonly ArgumentProblem[], { version }: Trainer): readonly ArgumentProblem[] {
+  const isOfAnotherTime = ({ rule, flag }: ArgumentProblem) => rule === 'unknown-flag' && wasEverAFlag(flag)
+  if (problems.filter(isOfAnotherTime).length < 2) return problems
+  return problems.map((problem) =>
+    isOfAnotherTime(problem)
+      ? {
+          ...problem,
+          severity: 'info',
+          message: `--${problem.flag}: ${version} fits best and does not have it; the script seems written for a commit between two versions`,
+          hint: `--trainer ${version} has it judged as one of that version`,
+        }
+      : problem,
+  )
 }
 
 function namesGiven({ arguments: words }: Launch): ReadonlySet<string> {

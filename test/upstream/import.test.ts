@@ -56,6 +56,17 @@ test('an unknown flag is an error that names a near one', () => {
   expect(finding).toMatchObject({ severity: 'error', hint: 'did you mean --min_hxw?', paths: ['mim_hxw'] })
 })
 
+test('flags of a commit between two versions are no error, unless the version is named', () => {
+  const severities = (flags: string, trainer?: string) =>
+    importScript(command(flags), trainer === undefined ? { file: 'train.sh' } : { file: 'train.sh', trainer }).flatMap(({ findings }) =>
+      findings.filter(({ rule }) => rule === 'unknown-flag').map(({ severity, paths }) => `${severity} ${paths[0]}`),
+    )
+  const flags = '--skip_low_resolution --use_motion --mim_hxw 110592'
+  expect(severities(flags)).toEqual(['info skip_low_resolution', 'info use_motion', 'error mim_hxw'])
+  expect(severities(flags, 'v1.3.1')).toEqual(['error skip_low_resolution', 'error use_motion', 'error mim_hxw'])
+  expect(severities('--skip_low_resolution')).toEqual(['error skip_low_resolution'])
+})
+
 test('a flag given twice warns only where the values differ', () => {
   const severities = (flags: string) =>
     only(command(flags))
