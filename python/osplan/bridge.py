@@ -5,6 +5,7 @@ It may catch everything: a broken connection or a full disk must not stop a step
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import json
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from osplan.domain.errors import UserError
+from osplan.domain.full_disk import is_full
 from osplan.domain.protocol import FORMAT_VERSION, PROTOCOL_VERSION, encode_line, snake
 
 COMMANDS = ("stop", "pause", "checkpoint", "sample", "measure", "thaw", "set")
@@ -31,6 +33,10 @@ SYNC_SECONDS = 1.0
 COMMAND_FOLDER_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 JOURNALED_HEARTBEAT_SECONDS = 10.0
+RESERVED_BYTES = 1 << 18
+KEEP_SIZE = 1
+"""fallocate(2): FALLOC_FL_KEEP_SIZE."""
+_LIBC = ctypes.CDLL(None)
 LASTING = frozenset({"checkpoint", "finished", "failed", "command", "incident", "latents"})
 """Events that are on the disk before anything else happens."""
 
@@ -57,6 +63,7 @@ class Journal:
     def __init__(self, path: Path, attempt: int) -> None:
         self.path, self.attempt = path, attempt
         self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._reserved = 0
         self.seq = self._last_seq() + 1
         self.past = self._past()
         self.unsynced = False
@@ -84,12 +91,28 @@ class Journal:
     def append(self, event: str, ts: float, fields: dict[str, Any]) -> bytes:
         """Writes one event and returns its line."""
         line = encode_line({"seq": self.seq, "ts": round(ts, 6), "attempt": self.attempt}, event, fields)
-        written = 0
-        while written < len(line):
-            written += os.write(self.file, line[written:])
+        began, written = self.size(), 0
+        self._reserve(began + len(line))
+        try:
+            while written < len(line):
+                written += os.write(self.file, line[written:])
+        except OSError:
+            os.ftruncate(self.file, began)
+            raise
         self.seq += 1
         self.unsynced = True
         return line
+
+    def _reserve(self, end: int) -> None:
+        """Keeps blocks of the disk for what comes next, so that a disk that is full can still be told of. Not all file systems can."""
+        if end + RESERVED_BYTES // 2 > self._reserved:
+            done = _LIBC.fallocate(self.file, KEEP_SIZE, ctypes.c_int64(end), ctypes.c_int64(RESERVED_BYTES))
+            self._reserved = end + RESERVED_BYTES if done == 0 else self._reserved
+
+    def release(self) -> None:
+        """Gives back what was kept for later lines."""
+        os.ftruncate(self.file, self.size())
+        self._reserved = 0
 
     def sync(self) -> None:
         """Everything written so far survives a power cut."""
@@ -140,6 +163,8 @@ class Bridge:
         self._appended = 0
         self._lock = threading.Lock()
         self._closing = False
+        self.is_blocked = False
+        """Whether the journal cannot be written, for the disk is full."""
         self._last_folder = self._last_sync = self._last_beat = self._last_line = 0.0
         self._trackers: list[Tracker] = []
         self._selector = selectors.DefaultSelector()
@@ -183,7 +208,7 @@ class Bridge:
         with contextlib.suppress(BlockingIOError):
             self._wake_in.send(b".")
         with self._written:
-            self._written.wait_for(lambda: self._appended >= target or not self._thread.is_alive(), timeout=60)
+            self._written.wait_for(lambda: self._appended >= target or self.is_blocked or not self._thread.is_alive(), timeout=60)
 
     def take(self) -> list[dict[str, Any]]:
         """Commands that have arrived since the last call, oldest first, with snake_case keys."""
@@ -226,13 +251,20 @@ class Bridge:
             closing = self._closing
             try:
                 self._turn(closing)
-            except OSError:
+            except OSError as cause:
+                self._block(is_full(cause))
                 time.sleep(0.5)
             if closing and not self._events:
+                self.journal.release()
                 self.journal.sync()
                 self._flush_clients()
                 self._each_tracker("close")
                 return
+
+    def _block(self, blocked: bool) -> None:
+        with self._written:
+            self.is_blocked = blocked
+            self._written.notify_all()
 
     def _turn(self, closing: bool) -> None:
         for key, mask in self._selector.select(0 if closing or self._events else POLL_SECONDS):
@@ -255,6 +287,8 @@ class Bridge:
         while self._events:
             event, ts, fields = self._events[0]
             line = self.journal.append(event, ts, fields)
+            if self.is_blocked:
+                self._block(False)
             self._events.popleft()
             appended += 1
             lasting |= event in LASTING
@@ -327,7 +361,7 @@ class Bridge:
         for client in self._clients.values():
             if client.subscribed:
                 client.queue(beat, self.journal.size())
-        if now - self._last_line > JOURNALED_HEARTBEAT_SECONDS:
+        if now - self._last_line > JOURNALED_HEARTBEAT_SECONDS and not self._events:
             with self._lock:
                 self._events.append(("heartbeat", now, {"step": self.step}))
                 self._emitted += 1
@@ -441,6 +475,7 @@ class Silent:
 
     past_events: list[dict[str, Any]] = []
     listening = None
+    is_blocked = False
 
     def emit(self, event: str, **fields: Any) -> None:
         """Nothing."""

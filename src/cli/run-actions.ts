@@ -3,7 +3,7 @@ import { loadRecipe } from '../config/recipe.ts'
 import { readConfigFile } from '../config/source.ts'
 import { UserError } from '../domain/errors.ts'
 import { type PhaseCost, phaseCosts } from '../domain/run/phase-costs.ts'
-import { endOf, newestAttempt, type RunState, waitingFor } from '../domain/run/state.ts'
+import { endOf, fullDiskText, newestAttempt, type RunState, waitingFor } from '../domain/run/state.ts'
 import { bareSide, type StageSide } from '../domain/stage/origin.ts'
 import { resolveSide } from '../runs/addresses.ts'
 import { sendCommand, stopRun } from '../runs/control.ts'
@@ -316,6 +316,8 @@ export function stateWord(state: RunState): string {
   if (!newestAttempt(state)) return 'new'
   const waiting = waitingFor(newestAttempt(state))
   if (waiting) return waitingText(waiting)
+  const fullDisk = newestAttempt(state)?.fullDisk
+  if (fullDisk) return fullDiskText(fullDisk)
   const age = state.lastHeardAt === undefined ? '' : `, last heard ${duration(Date.now() / 1000 - state.lastHeardAt)} ago`
   return state.steps === undefined ? `starting${age}` : `training${age}`
 }

@@ -1,5 +1,6 @@
 import type { TrainerEvent } from '../domain/protocol.ts'
 import type { RunEvent } from '../domain/run/state.ts'
+import { fullDiskText } from '../domain/run/state.ts'
 import { LossCurve } from './loss-curve.ts'
 import { brief, duration, waitingText } from './progress.ts'
 import { type Shown, screenLines, secondsLeft } from './screen.ts'
@@ -69,6 +70,12 @@ export class Progress {
         break
       case 'waiting':
         this.#note(waitingText(event))
+        break
+      case 'diskFull':
+        this.#note(`${fullDiskText(event)}; nothing is lost, it goes on by itself`)
+        break
+      case 'diskFree':
+        this.#note(`room on the disk again after ${duration(event.seconds)}`)
         break
       case 'loaded':
         if (event.what === 'discriminator' && event.missing.length > 0)

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../domain/errors.ts'
 import { settledState } from '../runs/supervise.ts'
-import type { RunSummary } from '../runs/watch/summary.ts'
+import { isLive, type RunSummary } from '../runs/watch/summary.ts'
 import { WatchedRuns } from '../runs/watch/watched-runs.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { findRun } from '../store/runs.ts'
@@ -45,11 +45,7 @@ export async function runWatch({ run: addresses, once, json, ...args }: WatchArg
 async function summaries(watched: WatchedRuns, ids: readonly string[]): Promise<readonly RunSummary[]> {
   let list = await watched.list()
   while (list.pending > 0) list = await watched.list()
-  return list.runs.filter((run) => (ids.length > 0 ? ids.includes(run.id) : isOpen(run)))
-}
-
-function isOpen({ standing }: RunSummary): boolean {
-  return standing === 'starting' || standing === 'training'
+  return list.runs.filter((run) => (ids.length > 0 ? ids.includes(run.id) : isLive(run.standing)))
 }
 
 function printOnce(runs: readonly RunSummary[], json: boolean, world: TrainingWorld): void {
@@ -71,7 +67,7 @@ async function followTable(watched: WatchedRuns, named: readonly string[], world
         return
       }
       view.draw(found)
-      if (!found.some(isOpen)) return
+      if (!found.some(({ standing }) => isLive(standing))) return
       // A run that was watched stays in view after its end; new ones join where none was named.
       if (named.length === 0) for (const run of [...found, ...(await summaries(watched, []))]) ids.add(run.id)
       await sleep(lookMs, undefined, { signal: leaving.signal }).catch(() => undefined)
@@ -120,8 +116,8 @@ function tableLines(runs: readonly RunSummary[], paint: Paint): string[] {
 
 function rowOf(run: RunSummary, { bold, green, dim, red }: Paint): string[] {
   const full = Math.round(Math.min(1, run.step / Math.max(1, run.steps)) * barColumns)
-  const left = run.secondsPerStep === null || !isOpen(run) ? Number.NaN : (run.steps - run.step) * run.secondsPerStep
-  const isBad = !isOpen(run) && !['new', 'completed', 'stopped', 'paused', 'plateau', 'data-exhausted'].includes(run.standing)
+  const left = run.secondsPerStep === null || !isLive(run.standing) ? Number.NaN : (run.steps - run.step) * run.secondsPerStep
+  const isBad = !isLive(run.standing) && !['new', 'completed', 'stopped', 'paused', 'plateau', 'data-exhausted'].includes(run.standing)
   const number = (value: number | null) => brief(value ?? undefined)
   return [
     bold(run.id),

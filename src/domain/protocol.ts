@@ -111,6 +111,10 @@ export const trainerEvent = z.discriminatedUnion('event', [
   }),
   /** A kept encoding that is not used, or a cache that is no longer written. */
   z.looseObject({ ...lineHead, event: z.literal('cacheProblem'), message: z.string() }),
+  /** Nothing is trained until there is room on the disk of the run; said again while it lasts. Bytes. */
+  z.looseObject({ ...lineHead, event: z.literal('diskFull'), step: count, needed: count, free: count }),
+  /** There is room again. */
+  z.looseObject({ ...lineHead, event: z.literal('diskFree'), step: count, seconds: float }),
   z.looseObject({ ...lineHead, event: z.literal('started'), step: count, steps: count }),
   z.looseObject({
     ...lineHead,

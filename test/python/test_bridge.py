@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import socket
@@ -150,3 +151,35 @@ def test_garbage_on_the_socket_is_answered_not_obeyed(run: Path):
     assert caller.call("ping")["result"]["ts"] > 0
     assert "error" in caller.call("launch_missiles")
     bridge.close()
+
+
+def test_a_full_disk_tears_no_line_and_loses_none(run: Path, monkeypatch):
+    bridge = Bridge(run, 1, "", "r")
+    bridge.emit("checkpoint", step=1)
+    write, is_full = os.write, [True]
+
+    def torn(file: int, data: bytes) -> int:
+        if is_full and file == bridge.journal.file:
+            if len(data) < 10:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(file, data[:-5])
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", torn)
+    for step in range(2, 5):
+        bridge.emit("checkpoint", step=step)
+    assert bridge.is_blocked and [line["event"] for line in lines(run)] == ["opened", "checkpoint"]
+    is_full.clear()
+    bridge.emit("step", step=5)
+    bridge.close()
+    assert not bridge.is_blocked
+    assert [(line["seq"], line.get("step")) for line in lines(run)] == [(0, None), *((step, step) for step in range(1, 6))]
+
+
+def test_lines_have_room_on_a_disk_that_becomes_full(run: Path):
+    bridge = Bridge(run, 1, "", "r")
+    bridge.emit("checkpoint", step=1)
+    journal = run / "trainer.jsonl"
+    assert journal.stat().st_blocks * 512 > journal.stat().st_size + (1 << 17)
+    bridge.close()
+    assert journal.stat().st_blocks * 512 <= 8192

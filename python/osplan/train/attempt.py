@@ -14,6 +14,11 @@ from osplan.train.task import Batch, Task
 class Port(Protocol):
     """The loop's way out and in; only rank 0 has a live one."""
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether what is said cannot be written, for the disk is full."""
+        ...
+
     def emit(self, event: str, **fields: Any) -> None:
         """Says what happened."""
         ...

@@ -13,7 +13,6 @@ A folder is written under a temporary name, flushed, read back against its hashe
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -28,8 +27,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from osplan.domain.errors import UserError
+from osplan.domain.full_disk import DiskFullError, free_bytes, is_full
 from osplan.domain.protocol import FORMAT_VERSION, tagged
 
 OPTIMIZER = "optimizer"
@@ -90,44 +91,43 @@ def folder_of(run: Path, step: int) -> Path:
 def begin_checkpoint(run: Path, step: int, expected_bytes: int) -> Path:
     """The folder a checkpoint is written in until it is whole; remains of others go.
 
-    Raises UserError DISK_FULL where there is not room for its expected size.
+    Raises DiskFullError where there is not room for its expected size.
     """
     target = folder_of(run, step)
     for left in target.parent.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
-    free = shutil.disk_usage(target.parent).free
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+    free = free_bytes(target.parent)
     if free < expected_bytes:
-        raise _disk_full(target, f"{free:,} bytes free where {expected_bytes:,} are needed")
+        raise DiskFullError(target, expected_bytes, f"{free:,} free")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    for part in ("model", "state", f"state/{OPTIMIZER}"):
-        (temporary / part).mkdir(parents=True, mode=0o700)
+    try:
+        for part in ("model", "state", f"state/{OPTIMIZER}"):
+            (temporary / part).mkdir(parents=True, mode=0o700)
+    except OSError as cause:
+        raise _explained(cause, temporary, target, expected_bytes) from cause
     return temporary
 
 
-def complete_checkpoint(run: Path, temporary: Path, checkpoint: Checkpoint, others: Future[Any]) -> Written:
+def complete_checkpoint(run: Path, temporary: Path, checkpoint: Checkpoint, others: Future[Any], expected_bytes: int) -> Written:
     """Writes what is left once `others` is done, proves and publishes one checkpoint.
 
-    Raises UserError DISK_FULL where there is no room; what was there before is untouched.
+    Raises DiskFullError where there is no room; what was there before is untouched.
     """
     target = folder_of(run, checkpoint.step)
     try:
         _write(temporary, checkpoint)
         others.result()
         return _published(temporary, target, checkpoint)
-    except Exception as cause:
-        shutil.rmtree(temporary, ignore_errors=True)
-        is_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        if is_full or "No space left" in str(cause):
-            raise _disk_full(target, cause) from cause
-        raise
+    except (Exception, CheckpointException) as cause:
+        # Other ranks write there until they are done, well or not.
+        others.exception()
+        raise _explained(cause, temporary, target, expected_bytes) from cause
 
 
-def _disk_full(target: Path, found: object) -> UserError:
-    return UserError(
-        "DISK_FULL",
-        f"{target}: expected room for a checkpoint, got {found}",
-        "free some space and run `stagewright continue`; earlier checkpoints are untouched",
-    )
+def _explained(cause: BaseException, temporary: Path, target: Path, expected_bytes: int) -> BaseException:
+    """The error to raise for one that left a checkpoint half written, which goes."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    return DiskFullError(target, expected_bytes, cause) if is_full(cause) else cause
 
 
 def _write(temporary: Path, checkpoint: Checkpoint) -> None:

@@ -29,12 +29,17 @@ class Commands:
         """Phases begun by hand, with their first steps."""
         self._known: list[str] = []
         """Commands of the last boundary: a checkpoint written there knows their effect, though they are for the step after it."""
+        self._asked: set[str] = set()
 
-    def apply(self) -> None:
-        """Takes the commands of a boundary and applies them, on every rank."""
+    def ask(self, name: str) -> None:
+        """On rank 0: what the trainer asks of all ranks itself, at the next boundary."""
+        self._asked.add(name)
+
+    def apply(self, *, again: bool = False) -> None:
+        """Takes the commands of a boundary and applies them, on every rank; `again` at one that lasts."""
         self.changed = []
         due = self.attempt.world.from_first(self._due())
-        self._known = [str(command["id"]) for command in due if "id" in command]
+        self._known = (self._known if again else []) + [str(command["id"]) for command in due if "id" in command]
         for command in due:
             self._apply(command)
 
@@ -42,7 +47,9 @@ class Commands:
         first = self.trained.step + 1
         due = [command for command in self._to_come if command["step"] <= first and command.get("rollbacks") in (None, self.rollbacks)]
         self._to_come = [command for command in self._to_come if command not in due]
-        return [{**command, "replayed": True} for command in due] + (self.attempt.port.take() if self.attempt.world.is_first else [])
+        asked, self._asked = self._asked, set()
+        new = self.attempt.port.take() if self.attempt.world.is_first else []
+        return [{**command, "replayed": True} for command in due] + [{"name": name, "silent": True} for name in sorted(asked)] + new
 
     def _apply(self, command: Command) -> None:
         name, after = command["name"], stop_after(command)

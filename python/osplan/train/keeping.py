@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from osplan.domain.errors import UserError
+from osplan.domain.full_disk import DiskFullError, is_full
 from osplan.parallel.sharding import collected, spread_like
 from osplan.train.adapters import adapter_config, adapter_state, by_parameter, file_name, has_adapters, load_adapters, weights_of
 from osplan.train.attempt import Attempt
@@ -52,38 +54,58 @@ class Keeper:
         self.last_at = time.monotonic()
         self.last_step = -1
         """Step of the newest checkpoint, written or being written."""
+        self.short: int | None = None
+        """On rank 0: bytes of a checkpoint that could not be written, for the disk is full."""
+        self._written_step = -1
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Any] | None = None
+
+    def holds(self, step: int) -> bool:
+        """Whether the newest checkpoint is of this step and whole; the same on all ranks."""
+        self.wait()
+        return self.attempt.world.from_first(self.last_step == step)
 
     def checkpoint(self, *, force: bool = False) -> None:
         """Copies everything needed to continue, and has it written while the training goes on.
 
-        Raises UserError DISK_FULL where there is no room for it, or was none for the one before.
+        Where the disk is found full, now or later, nothing is raised: rank 0 knows in `short` what is needed.
         """
         attempt, trained, world = self.attempt, self.trained, self.attempt.world
-        if self.last_step == trained.step and not force:
+        if self.holds(trained.step) and not force:
             return
-        self.wait()
         started = time.perf_counter()
         ranks = tuple(world.gathered(generator_states()))
         named, optimizer = weights_of(trained.source), optimizer_state(trained.optimizer)
-        averages = _averaged(trained, named) or {}
-        size = sum(tensor.numel() * tensor.element_size() for part in (named, averages, optimizer) for tensor in part.values())
-        temporary = world.from_first(begin_checkpoint(attempt.run, trained.step, size) if world.is_first else None)
+        averages, extra, adapters = _averaged(trained, named) or {}, attempt.task.extra_state(), _adapters(trained)
+        parts = [named, averages, optimizer, *extra.values(), *((adapters.raw, adapters.ema or {}) if adapters is not None else ())]
+        size = sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.values())
+        temporary = world.from_first(self._begun(size) if world.is_first else None)
+        self.last_at = time.monotonic()
+        if temporary is None:
+            return
         written = start_writing(optimizer, temporary / "state" / OPTIMIZER, world.writers)
         checkpoint = Checkpoint(
             step=trained.step, attempt=attempt.number, config=dict(attempt.task.config), model=collected(named, keep=world.is_first),
-            ema=collected(averages, keep=world.is_first) or None, adapters=_adapters(trained),
-            extra={name: collected(tensors, keep=world.is_first) for name, tensors in attempt.task.extra_state().items()}, ranks=ranks,
+            ema=collected(averages, keep=world.is_first) or None, adapters=adapters,
+            extra={name: collected(tensors, keep=world.is_first) for name, tensors in extra.items()}, ranks=ranks,
             state=copy.deepcopy(self._state()), held_out=self.measuring.last, stage_hash=attempt.stage_hash,
         )  # fmt: skip
-        self._writing = self._thread.submit(self._complete, temporary, checkpoint, written, started) if world.is_first else written
-        self.last_step, self.last_at = trained.step, time.monotonic()
+        self._writing = self._thread.submit(self._complete, temporary, checkpoint, written, started, size) if world.is_first else written
+        self.last_step, self.short = trained.step, None
 
-    def _complete(self, temporary: Path, checkpoint: Checkpoint, others: Future[Any], started: float) -> None:
+    def _begun(self, size: int) -> Path | None:
+        """On rank 0: the folder to write in; None where there is no room."""
+        try:
+            return begin_checkpoint(self.attempt.run, self.trained.step, size)
+        except DiskFullError as full:
+            self.short = full.needed
+            return None
+
+    def _complete(self, temporary: Path, checkpoint: Checkpoint, others: Future[Any], started: float, size: int) -> None:
         """In the writing thread of rank 0: publishes the checkpoint, says so, and then lets go of what is not kept."""
         attempt = self.attempt
-        written = complete_checkpoint(attempt.run, temporary, checkpoint, others)
+        written = complete_checkpoint(attempt.run, temporary, checkpoint, others, size)
+        self._written_step = written.step
         attempt.port.emit(
             "checkpoint",
             step=written.step,
@@ -97,15 +119,23 @@ class Keeper:
             attempt.port.emit("checkpointDeleted", step=step, path=str(gone.relative_to(attempt.run)))
 
     def look(self) -> None:
-        """Raises what went wrong with a checkpoint that is no longer being written."""
+        """Takes note of a checkpoint that is no longer being written; raises what went wrong with it."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when no checkpoint is being written; raises what went wrong with it."""
+        """Returns when no checkpoint is being written; raises what went wrong with it, but for a full disk."""
         writing, self._writing = self._writing, None
-        if writing is not None:
+        if writing is None:
+            return
+        try:
             writing.result()
+        except DiskFullError as full:
+            self.short, self.last_step = full.needed, self._written_step
+        except (Exception, CheckpointException) as cause:
+            # What another rank could not write rank 0 knows too.
+            if self.attempt.world.is_first or not is_full(cause):
+                raise
 
     def _state(self) -> dict[str, Any]:
         whole = {
@@ -136,7 +166,7 @@ class Keeper:
         restore_optimizer(trained.optimizer, read_state(saved.state_folder, dict(trained.source.named_parameters())))
         trained.clipper.restore(state["clipper"])
         attempt.task.restore_extra(saved.extra)
-        self.last_step = trained.step
+        self.last_step = self._written_step = trained.step
 
 
 def _averaged(trained: Trained, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from osplan.domain.history import after_checkpoint
@@ -11,11 +12,14 @@ from osplan.train.commands import Commands
 from osplan.train.incidents import Incidents
 from osplan.train.keeping import Keeper
 from osplan.train.measuring import Measuring
+from osplan.train.room import LEAST_BYTES, waited
 from osplan.train.stuck import StuckClock
 from osplan.train.trained import Trained
 from osplan.train.update import Update
 from osplan.train.watching import RefusedError, Watching
 
+FINISHED = ("completed", "data-exhausted", "plateau")
+"""Ends of a stage that is over; what it leaves behind has to be written."""
 PLATEAU_MEASUREMENTS = 3
 """Held-out measurements without improvement after which a phase that waits for a plateau begins."""
 
@@ -54,9 +58,7 @@ class Loop:
             attempt.run, world.rank, world.size, lambda: attempt.stage.incidents.watch.stuck_seconds, self.watching.stuck
         )
         try:
-            end = self._train()
-            self.keeper.wait()
-            return end
+            return self._settled(self._train())
         finally:
             self.clock.close()
 
@@ -109,13 +111,51 @@ class Loop:
             with self.update.split.time("checkpoint"):
                 self.keeper.checkpoint(force=force)
 
+    def _short_of(self) -> dict[str, int]:
+        """On rank 0: what could not be written for the disk is full, and the bytes it needs."""
+        short = {"checkpoint": self.keeper.short or 0, "sample": LEAST_BYTES * self.measuring.short}
+        return {name: needed for name, needed in short.items() if needed} or ({"journal": 0} if self.attempt.port.is_blocked else {})
+
+    def _hold(self) -> End | None:
+        """Waits until there is room for what could not be written, and writes it; ends where that is asked for meanwhile."""
+        short = self.attempt.world.from_first(self._short_of())
+        with self.clock.resting():
+            for _ in waited(self.attempt, self.trained.step, sum(short.values())):
+                self.commands.apply(again=True)
+                self.watching.changed(self.commands.changed)
+                end = self._asked_to_end()
+                if end is not None:
+                    return end
+        if "checkpoint" in short:
+            self._checkpoint(force=True)
+        if "sample" in short:
+            self._sample()
+        return None
+
+    def _settled(self, end: End) -> End:
+        """The end, once all that belongs to it is written; a full disk is waited for unless a person or the launcher wants to end."""
+        while True:
+            with self.clock.resting():
+                self.keeper.wait()
+            if not self.attempt.world.from_first(self._short_of()):
+                return end
+            stopped = self._hold() if end.reason in FINISHED else end
+            if stopped is not None:
+                newest = self.attempt.world.from_first(self.keeper.last_step)
+                kept = f"the newest checkpoint is of step {newest}" if newest >= 0 else "there is no checkpoint"
+                return replace(stopped, message=f"{stopped.message}; the disk is full: {kept}")
+
     def _boundary(self) -> End | None:
         """Between two steps: commands, phases, and the reasons to end."""
         self.keeper.look()
+        if self._short_of():
+            self.commands.ask("hold")
         self.commands.apply()
         self.watching.changed(self.commands.changed)
         self._next_phase()
         end = self._end()
+        if end is None and "hold" in self.commands.requested:
+            end = self._hold()
         if end is not None:
             return end
         for name, action in (
@@ -141,16 +181,23 @@ class Loop:
             self.watching.watch.new_phase()
             measuring.since_best = 0
 
-    def _end(self) -> End | None:
-        """The first reason to end at this boundary."""
-        stage, step, commands = self.attempt.stage, self.trained.step, self.commands
-        where = f"after step {step} of {stage.steps}"
+    def _asked_to_end(self) -> End | None:
+        step, commands = self.trained.step, self.commands
+        where = f"after step {step} of {self.attempt.stage.steps}"
         if "stop" in commands.requested or (commands.stop_at is not None and step >= commands.stop_at):
             return End("stopped", f"stopped by request {where}", step)
         if "pause" in commands.requested:
             return End("paused", f"paused {where}", step)
         if "signal" in commands.requested:
-            return End("killed", f"the launcher ended the trainer {where}; a checkpoint was written", step)
+            return End("killed", f"the launcher ended the trainer {where}", step)
+        return None
+
+    def _end(self) -> End | None:
+        """The first reason to end at this boundary."""
+        stage, step = self.attempt.stage, self.trained.step
+        asked = self._asked_to_end()
+        if asked is not None:
+            return asked
         if step >= stage.steps:
             return End("completed", f"all {stage.steps} steps are done", step)
         since, patience = self.measuring.since_best, stage.held_out.patience
@@ -173,7 +220,7 @@ class Loop:
 
     def _finish(self, end: End) -> End:
         """The last measurement, checkpoint and samples; a stop keeps to the checkpoint."""
-        if end.reason in ("completed", "data-exhausted", "plateau"):
+        if end.reason in FINISHED:
             self.trained.prove_phase()
             self.watching.check_weights()
             self._measure(baselines=True)
@@ -181,7 +228,7 @@ class Loop:
                 self.measuring.finish()
             self._checkpoint(force=True)
             self._sample()
-        elif self.keeper.last_step != self.trained.step:
+        elif not self.keeper.holds(self.trained.step):
             self._checkpoint()
         return end
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from osplan.domain.full_disk import is_full
 from osplan.train.attempt import Attempt
 from osplan.train.checkpoint import generator_states, restore_generators
 from osplan.train.trained import Trained
@@ -24,6 +25,8 @@ class Measuring:
         """The newest held-out losses, `raw` and `ema`."""
         self.start: list[float] | None = None
         """Loss of each held-out clip with the weights the stage started from."""
+        self.short = False
+        """On rank 0: samples could not be written, for the disk is full."""
 
     def measure(self, *, baselines: bool) -> None:
         """Held-out loss of the raw and of the averaged weights."""
@@ -57,6 +60,7 @@ class Measuring:
 
     def sample(self) -> None:
         """Sample videos of the weights that the stage names, by default those that would be handed on."""
+        self.short = False
         if self.attempt.world.is_first or self.trained.computes_together:
             wanted = self.attempt.stage.samples.weights if self.trained.ema is not None else "raw"
             if wanted != "ema":
@@ -73,7 +77,15 @@ class Measuring:
                 with TemporaryDirectory() as elsewhere:
                     task.sample(self.attempt.stage, Path(elsewhere), f"step-{step:08d}-{weights}")
                 return
-            for path, prompt in task.sample(self.attempt.stage, run / "samples", f"step-{step:08d}-{weights}"):
+            try:
+                written = task.sample(self.attempt.stage, run / "samples", f"step-{step:08d}-{weights}")
+            except OSError as cause:
+                # Ranks that compute together would wait for this one.
+                if self.trained.computes_together or not is_full(cause):
+                    raise
+                self.short = True
+                return
+            for path, prompt in written:
                 self.attempt.port.emit("sample", step=step, path=str(path.relative_to(run)), prompt=prompt, weights=weights)
 
     def finish(self) -> None:

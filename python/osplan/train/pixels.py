@@ -31,10 +31,13 @@ def write_video(path: Path, pixels_CTHW: Tensor, fps: float) -> None:
     height, width = frames_THWC.shape[1] // 2 * 2, frames_THWC.shape[2] // 2 * 2
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    with av.open(str(temporary), "w") as container:
-        stream = container.add_stream("libx264", rate=max(1, round(fps)), options={"crf": "14", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in frames_THWC[:, :height, :width]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    os.replace(temporary, path)
+    try:
+        with av.open(str(temporary), "w") as container:
+            stream = container.add_stream("libx264", rate=max(1, round(fps)), options={"crf": "14", "preset": "veryfast"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for frame in frames_THWC[:, :height, :width]:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -65,6 +65,8 @@ export interface Attempt {
   readonly readyAt: number
   /** The last time its job was seen waiting for machines. */
   readonly waited: Waiting | undefined
+  /** Bytes it waits for on a full disk, and those that were free when it last looked; undefined where it does not wait. */
+  readonly fullDisk: { readonly needed: number; readonly free: number } | undefined
 }
 
 /** A job that waits for machines, as of a time in seconds since 1970. */
@@ -85,6 +87,12 @@ export function waitingFor(attempt: Attempt | undefined): Waiting | undefined {
 export type PhasePoint = Pick<Extract<TrainerEvent, { event: 'phase' }>, 'index' | 'step' | 'trainable' | 'parameters'>
 /** What a phase left as it was, and what it moved. */
 export type PhaseProof = Extract<TrainerEvent, { event: 'phaseProof' }>
+
+/** What a run on a full disk waits for. */
+export function fullDiskText({ needed, free }: NonNullable<Attempt['fullDisk']>): string {
+  const size = (bytes: number) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(1)} MB`)
+  return `waiting: disk full, needs ${size(needed)}, free ${size(free)}`
+}
 
 /** What the watch over a run found, and what was done about it. */
 export type Incident = Extract<TrainerEvent, { event: 'incident' }>
@@ -196,6 +204,7 @@ export class RunFold {
           readyAt: event.ts,
           finished: undefined,
           failure: undefined,
+          fullDisk: undefined,
         })
         return
       case 'started':
@@ -246,6 +255,12 @@ export class RunFold {
         return
       case 'waiting':
         this.#change(attempt, { waited: event })
+        return
+      case 'diskFull':
+        this.#change(attempt, { fullDisk: { needed: event.needed, free: event.free } })
+        return
+      case 'diskFree':
+        this.#change(attempt, { fullDisk: undefined })
         return
       case 'opened':
       case 'adopted':
@@ -356,5 +371,6 @@ function blankAttempt(number: number): Attempt {
     end: undefined,
     readyAt: 0,
     waited: undefined,
+    fullDisk: undefined,
   }
 }

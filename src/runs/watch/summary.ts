@@ -1,13 +1,13 @@
 import type { EndReason, RunIdentity } from '../../domain/protocol.ts'
-import { endOf, newestAttempt, type RunState } from '../../domain/run/state.ts'
+import { endOf, fullDiskText, newestAttempt, type RunState } from '../../domain/run/state.ts'
 import type { Run } from '../../store/runs.ts'
 import type { TrainerRecord } from '../../store/trainer-record.ts'
 
 /**
- * Where a run stands, derived and never stored. `new` has not been started, `starting` has not trained a step, `gone` has no process any more
- * and nobody has recorded its end yet.
+ * Where a run stands, derived and never stored. `new` has not been started, `starting` has not trained a step, `waiting` trains on
+ * when there is room on its disk, `gone` has no process any more and nobody has recorded its end yet.
  */
-export type Standing = 'new' | 'starting' | 'training' | 'gone' | EndReason
+export type Standing = 'new' | 'starting' | 'training' | 'waiting' | 'gone' | EndReason
 
 /** One line of a list of runs. Times are seconds since 1970. */
 export interface RunSummary {
@@ -40,6 +40,7 @@ export function summaryOf(run: Run, state: RunState, record: TrainerRecord, isGo
   const { identity, stage } = run
   const last = (name: string) => numberOrNull(record.columns.column(name)?.[record.columns.kept.at(-1) ?? -1])
   const measured = state.heldOut.at(-1)
+  const fullDisk = newestAttempt(state)?.fullDisk
   return {
     id: run.id,
     stage: stage.name,
@@ -60,7 +61,7 @@ export function summaryOf(run: Run, state: RunState, record: TrainerRecord, isGo
     incidents: state.incidents.length,
     checkpoints: state.checkpoints.length,
     samples: state.samples.length,
-    message: endOf(state)?.message ?? null,
+    message: endOf(state)?.message ?? (fullDisk ? fullDiskText(fullDisk) : null),
   }
 }
 
@@ -69,7 +70,13 @@ function standingOf(state: RunState, isGone: boolean): Standing {
   if (!attempt) return 'new'
   if (attempt.end) return attempt.end.reason
   if (isGone) return 'gone'
+  if (attempt.fullDisk) return 'waiting'
   return state.steps === undefined ? 'starting' : 'training'
+}
+
+/** Whether a run that stands so has a process that trains, or will. */
+export function isLive(standing: Standing): boolean {
+  return ['starting', 'training', 'waiting'].includes(standing)
 }
 
 /** JSON has no numbers beyond the finite ones. */

@@ -6,7 +6,7 @@ import { filesOf, findRun, openRun, type Run } from '../../store/runs.ts'
 import type { RunsWorld } from '../world.ts'
 import { RunGroups } from './groups.ts'
 import { RunWatch } from './run-watch.ts'
-import type { RunSummary } from './summary.ts'
+import { isLive, type RunSummary } from './summary.ts'
 
 /** Columns of runs nobody looks at are let go of beyond this. */
 const mostBytes = 512 * 1024 * 1024
@@ -84,7 +84,7 @@ export class WatchedRuns {
       if (!run) continue
       const mark = markOf(run)
       const known = this.#listed.get(id)
-      if (known?.mark === mark && !isOpen(known.summary)) continue
+      if (known?.mark === mark && !isLive(known.summary.standing)) continue
       const kept = keptSummary(run.folder, mark) as RunSummary | undefined
       if (kept) {
         this.#listed.set(id, { mark, summary: kept })
@@ -98,7 +98,7 @@ export class WatchedRuns {
       const summary = watch.summary()
       this.#listed.set(id, { mark, summary })
       // What still trains is read on from where it is; the rest is read again when somebody opens it.
-      if (isOpen(summary)) this.#watches.set(id, watch)
+      if (isLive(summary.standing)) this.#watches.set(id, watch)
       else if (summary.standing !== 'gone') keepSummary(run.folder, mark, summary)
       await new Promise(setImmediate)
     }
@@ -129,11 +129,6 @@ export class WatchedRuns {
       if (watch !== current) this.#watches.delete(id)
     }
   }
-}
-
-/** Whether a run may go on without its files saying so at once. */
-function isOpen({ standing }: RunSummary): boolean {
-  return standing === 'starting' || standing === 'training'
 }
 
 function isThere(run: Run): boolean {

@@ -2,6 +2,7 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import type { HandOff } from '../../runs/hand-off.ts'
 import type { RunDetails } from '../../runs/watch/details.ts'
 import type { SettingLine } from '../../runs/watch/stage-view.ts'
+import { isLive } from '../../runs/watch/summary.ts'
 import type { Action, Done } from '../control.ts'
 import { get, post } from './source.ts'
 import { errorText, useAnswer } from './state.ts'
@@ -20,7 +21,7 @@ const effects: Record<Action['name'], string> = {
 export function ControlView({ id, details }: { id: string; details: RunDetails }) {
   const [action, setAction] = useState<Action | undefined>(undefined)
   const [outcome, setOutcome] = useState('')
-  const isTraining = ['training', 'starting'].includes(details.summary.standing)
+  const isTraining = isLive(details.summary.standing)
   const simple = isTraining ? (['pause', 'stop', 'checkpoint', 'sample'] as const) : (['continue'] as const)
   return (
     <>

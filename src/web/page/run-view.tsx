@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { RunDetails } from '../../runs/watch/details.ts'
+import { isLive } from '../../runs/watch/summary.ts'
 import type { LiveMessage } from '../live.ts'
 import { ControlView } from './control-view.tsx'
 import { CurvesView } from './curves-view.tsx'
@@ -75,7 +76,7 @@ function Shown({ tab, id, details, version }: { tab: Tab; id: string; details: R
 
 function Facts({ details: { summary, attempts } }: { details: RunDetails }) {
   const left = summary.secondsPerStep === null ? null : (summary.steps - summary.step) * summary.secondsPerStep
-  const isOver = !['training', 'starting'].includes(summary.standing)
+  const isOver = !isLive(summary.standing)
   const end = attempts.at(-1)
   return (
     <>
@@ -89,6 +90,7 @@ function Facts({ details: { summary, attempts } }: { details: RunDetails }) {
         <Fact name="last heard" value={summary.lastHeardAt === null ? '–' : moment(summary.lastHeardAt)} />
         <Fact name="incidents" value={String(summary.incidents)} />
       </dl>
+      {summary.standing === 'waiting' ? <p>{summary.message}</p> : null}
       {end?.message ? (
         <p>
           {end.message}

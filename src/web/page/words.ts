@@ -1,5 +1,7 @@
 /* How numbers, times and states are written. */
 
+import { isLive, type Standing } from '../../runs/watch/summary.ts'
+
 /** A number with few digits: `0.0123`, `12.3`, `1.2e-5`. */
 export function brief(value: number | null | undefined): string {
   if (value === null || value === undefined) return '–'
@@ -41,8 +43,9 @@ export function moment(seconds: number): string {
 }
 
 /** How a run's state is to be looked at. */
-export function toneOf(standing: string): 'live' | 'good' | 'calm' | 'bad' {
-  if (standing === 'training' || standing === 'starting') return 'live'
+export function toneOf(standing: Standing): 'live' | 'good' | 'calm' | 'bad' {
+  if (standing === 'waiting') return 'bad'
+  if (isLive(standing)) return 'live'
   if (standing === 'completed' || standing === 'plateau' || standing === 'data-exhausted') return 'good'
   return standing === 'new' || standing === 'stopped' || standing === 'paused' ? 'calm' : 'bad'
 }

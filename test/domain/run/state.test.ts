@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { EndReason, SupervisorEvent, TrainerEvent } from '../../../src/domain/protocol.ts'
-import { endOf, foldRun, newestAttempt, RunFold } from '../../../src/domain/run/state.ts'
+import { endOf, foldRun, fullDiskText, newestAttempt, RunFold } from '../../../src/domain/run/state.ts'
 
 const head = (attempt: number) => ({ seq: 0, ts: 100, attempt })
 const started = (attempt: number, step: number): TrainerEvent => ({ ...head(attempt), event: 'started', step, steps: 100 })
@@ -46,6 +46,27 @@ describe('the state of a run', () => {
   test('a run without lines has no attempt, no end and no step', () => {
     const state = foldRun([], [])
     expect([newestAttempt(state), endOf(state), state.step]).toEqual([undefined, undefined, 0])
+  })
+
+  test('a full disk is waited for until there is room or the ranks are ready anew', () => {
+    const full: TrainerEvent = { ...head(1), event: 'diskFull', step: 3, needed: 1_200_000_000, free: 300_000_000 }
+    const ready: TrainerEvent = {
+      ...head(1),
+      event: 'ready',
+      protocol: 1,
+      worldSize: 1,
+      pids: [1],
+      host: 'a',
+      device: 'cpu',
+      torch: '2',
+      threads: 1,
+      socket: null,
+    }
+    const diskAfter = (...lines: TrainerEvent[]) => newestAttempt(foldRun([started(1, 0), step(1, 1), ...lines], []))?.fullDisk
+    const waited = diskAfter(full)
+    expect(waited && fullDiskText(waited)).toBe('waiting: disk full, needs 1.2 GB, free 300.0 MB')
+    expect(diskAfter(full, { ...head(1), event: 'diskFree', step: 3, seconds: 4 })).toBeUndefined()
+    expect(diskAfter(full, ready)).toBeUndefined()
   })
 
   test('steps and measurements after the checkpoint a run continues from are replaced by those done again', () => {

@@ -31,6 +31,7 @@ class Recorder:
     """A port that keeps what the loop says and hands it commands at chosen steps."""
 
     listening = None
+    is_blocked = False
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []

@@ -26,7 +26,7 @@ OPTIMIZED = {"exp_avg/a": torch.ones(2, 3), "step/a": torch.tensor(3.0)}
 
 def write_checkpoint(run, content):
     temporary = begin_checkpoint(run, content.step, 1000)
-    return complete_checkpoint(run, temporary, content, start_writing(OPTIMIZED, temporary / "state" / OPTIMIZER, None))
+    return complete_checkpoint(run, temporary, content, start_writing(OPTIMIZED, temporary / "state" / OPTIMIZER, None), 1000)
 
 
 def checkpoint(step, loss=None):
@@ -70,7 +70,7 @@ def test_an_older_checkpoint_with_its_optimiser_in_one_file_is_read(run):
 
 def test_a_disk_without_room_for_a_checkpoint_is_refused_before_anything_is_written(run):
     write_checkpoint(run, checkpoint(1))
-    with pytest.raises(UserError, match="are needed"):
+    with pytest.raises(UserError, match="expected room for"):
         begin_checkpoint(run, 2, 1 << 60)
     assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["step-00000001"]
 

@@ -1,7 +1,11 @@
+import errno
+import os
+
 import pytest
 import torch
 
 from osplan.domain.errors import UserError
+from osplan.train import checkpoint, diffusion_task, room
 from osplan.train.checkpoint import folder_of, latest_checkpoint, read_checkpoint
 from osplan.train.pixels import normalised
 from osplan.train.seeds import micro_batch_generator
@@ -260,15 +264,82 @@ def test_a_branch_takes_weights_and_optimiser_but_starts_at_step_zero(loop_of):
     assert branch.train().step == 2
 
 
-def test_a_full_disk_ends_the_attempt_with_a_user_error(loop_of, monkeypatch):
-    loop, _ = loop_of(steps=4, checkpoint={"everySteps": 2})
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Lets the disk be full for some looks at it: found so before a checkpoint is begun, or while it is written."""
+    left = {"looks": 0, "at once": False}
+    save = checkpoint._save
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def has_room(folder, needed):
+        left["looks"] -= 1
+        return left["looks"] <= 0
 
-    monkeypatch.setattr("osplan.train.checkpoint._save", full)
-    with pytest.raises(UserError, match="DISK_FULL"):
-        loop.train()
+    def written(*arguments):
+        if left["looks"] > 0 and not left["at once"]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(*arguments)
+
+    def full(looks, *, at_once):
+        left.update({"looks": looks, "at once": at_once})
+
+    free = checkpoint.free_bytes
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda folder: 0 if left["looks"] > 0 and left["at once"] else free(folder))
+    monkeypatch.setattr(room, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(room, "has_room", has_room)
+    monkeypatch.setattr(checkpoint, "_save", written)
+    return full
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("every", [2, 100])
+def test_a_full_disk_is_waited_for_and_nothing_is_lost(loop_of, full_disk, at_once, every):
+    settings = {"steps": 5, "checkpoint": {"everySteps": every}}
+    unbroken, expected = loop_of(**settings)
+    unbroken.train()
+    loop, recorder = loop_of(**settings)
+    full_disk(3, at_once=at_once)
+    assert loop.train().reason == "completed" and recorder.losses() == expected.losses()
+    (told,), (over,) = recorder.of("diskFull"), recorder.of("diskFree")
+    assert told["needed"] > 1 << 20 and over["step"] == told["step"] == (5 if every == 100 else told["step"])
+    written = [entry["step"] for entry in recorder.of("checkpoint")]
+    assert written[-1] == 5 and (every == 100 or told["step"] in written)
+    assert latest_checkpoint(loop.attempt.run) == folder_of(loop.attempt.run, 5)
+    assert not list((loop.attempt.run / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_stop_is_obeyed_while_the_disk_is_full_and_says_what_is_kept(loop_of, full_disk, at):
+    loop, recorder = loop_of(steps=5, checkpoint={"everySteps": 1})
+    tell, looks = recorder.emit, []
+
+    def emit(event, **fields):
+        tell(event, **fields)
+        if event == "step" and fields["step"] == at:
+            full_disk(1000, at_once=True)
+        if event == "diskFull":
+            looks.append(recorder.step)
+            recorder.due[recorder.step] = [{"id": "a", "name": "stop"}]
+
+    recorder.emit = emit
+    end = loop.train()
+    assert (end.reason, end.step, looks) == ("stopped", at, [at])
+    assert end.message == f"stopped by request after step {at} of 5; the disk is full: the newest checkpoint is of step {at - 1}"
+    assert latest_checkpoint(loop.attempt.run) == folder_of(loop.attempt.run, at - 1)
+
+
+def test_samples_that_found_no_room_are_written_when_there_is_some(loop_of, full_disk, monkeypatch):
+    loop, recorder = loop_of(steps=3, samples={"everySteps": 2, "prompts": ["a red square"], "steps": 1})
+    write, left = diffusion_task.write_video, [1]
+
+    def full(*arguments):
+        if left.pop() if left else False:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(*arguments)
+
+    monkeypatch.setattr(diffusion_task, "write_video", full)
+    loop.train()
+    assert [entry["step"] for entry in recorder.of("diskFull")] == [2]
+    assert [entry["step"] for entry in recorder.of("sample")] == [2, 3]
 
 
 def test_a_measurement_is_paired_with_that_of_the_weights_the_stage_started_from(loop_of):

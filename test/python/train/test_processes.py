@@ -1,5 +1,8 @@
+import contextlib
+import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,11 +14,13 @@ import pytest
 from osplan.data.synthetic import write_data_set
 from osplan.train.assemble import train_attempt
 from osplan.train.checkpoint import folder_of, latest_checkpoint, read_manifest
+from osplan.train.spread_state import read_state
 
 PYTHON = Path(__file__).parents[3] / "python"
 MODEL = {"layers": 2, "heads": 2, "headDim": 12, "textChannels": 16, "sparseN": 2, "sparseBlocks": [1]}
 SHARDED = {"processes": 2, "strategy": "fsdp2"}
 SHARED = {"processes": 2, "sequence": 2}
+PHASED = {"phases": [{"at": 12, "trainable": ["all"], "rewarmSteps": 2}]}
 
 
 @pytest.fixture
@@ -38,7 +43,8 @@ def runs(stage_json, tmp_path):
 
 
 def launcher(folder, ranks, attempt):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "osplan"]
+    together = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
+    command = [sys.executable, "-m", *together, "osplan"]
     return {
         "args": [*command, "train", str(folder), "--attempt", str(attempt)],
         "env": {**os.environ, "PYTHONPATH": str(PYTHON), "OMP_NUM_THREADS": "1"},
@@ -203,35 +209,106 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_the_same_global_batch(ru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["mid-epoch", "checkpoint"])
-def test_two_ranks_killed_at_once_go_on_bit_for_bit(runs, at):
+@pytest.mark.parametrize(("ranks", "strategy"), [(1, "ddp"), (2, "ddp"), (2, "fsdp2")])
+def test_a_full_file_system_holds_all_ranks_until_there_is_room(runs, tmp_path, ranks, strategy):
     sections = {
-        "steps": 12,
-        "parallel": SHARDED,
-        "batch": {"perDevice": 1, "accumulate": 1},
-        "data": {"workers": 2},
-        "checkpoint": {"everySteps": 1 if at == "checkpoint" else 4, "keepLast": 2},
+        "steps": 8,
+        "batch": {"perDevice": 2, "accumulate": 1},
+        "parallel": {"processes": ranks, "strategy": strategy},
+        "checkpoint": {"everySteps": 1, "keepLast": 2},
     }
-    expected = train(runs("unbroken", **sections), 2)
-    folder = runs("killed", **sections)
-    process = subprocess.Popen(**launcher(folder, 2, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not is_time(folder, at) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    pids = next(line for line in journal(folder) if line["event"] == "ready")["pids"]
-    for pid in (*pids, process.pid):
-        os.kill(pid, signal.SIGKILL)
+    expected = train(runs("unbroken", **sections), ranks)
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        folder = runs("small", **sections)
+        process = subprocess.Popen(**launcher(folder, ranks, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: len(losses(folder)) >= 2)
+        with contextlib.suppress(OSError), open(small / "ballast", "wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+        wait_for(lambda: any(line["event"] == "diskFull" for line in journal(folder)))
+        held = latest_checkpoint(folder)
+        assert process.poll() is None and held is not None and len(losses(folder)) < 8
+        (small / "ballast").unlink()
+        assert process.wait(timeout=120) == 0
+        assert losses(folder) == expected and latest_checkpoint(folder) == folder_of(folder, 8)
+        assert not list((folder / "checkpoints").glob(".*"))
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+GAME = {"name": "reconstruction", "adversarialWeight": 0.5}
+AUTOENCODER = {"kind": "vae", "vae": {"weights": None}, "data": {"cropSize": 32, "crop": "random", "flip": 0.5}}
+KINDS = {
+    "v-prediction": {"objective": {"name": "v-prediction", "zeroTerminalSnr": True, "snrGamma": 5}, "data": {"flip": 0.5}},
+    "epsilon": {"objective": {"name": "epsilon"}, "clip": {"mode": "zclip"}},
+    "rectified-flow": {"objective": {"name": "rectified-flow", "times": "logit-normal"}, "trainable": ["all", "-blocks[0]"], **PHASED},
+    "autoencoder": {**AUTOENCODER, "objective": {"name": "reconstruction"}},
+    "adversarial": {**AUTOENCODER, "objective": GAME},
+    "inpaint": {"kind": "inpaint", "model": {**MODEL, "class": "OpenSoraInpaint_v1_3"}},
+    "adapters": {"kind": "lora", "lora": {"rank": 4}},
+    "joint images": {"data": {"imagesPerClip": 2, "imagesFromClips": True}},
+    "caches": {"data": {"cache": "latents-and-text"}},
+    "fp16": {"memory": {"precision": "fp16"}},
+}
+ON_TWO = {
+    "ddp": {"parallel": {"processes": 2}},
+    "ddp, adversarial": {**AUTOENCODER, "objective": GAME, "parallel": {"processes": 2}},
+    "ddp, adapters": {"kind": "lora", "lora": {"rank": 4}, "parallel": {"processes": 2}},
+    "fsdp2": {"parallel": SHARDED},
+    "sequence": {"parallel": SHARED},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ranks"), [*((name, 1) for name in KINDS), *((name, 2) for name in ON_TWO)])
+def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_an_unbroken_one(runs, name, ranks):
+    sections = (KINDS if ranks == 1 else ON_TWO)[name]
+    common = {"steps": 24, "batch": {"perDevice": 1, "accumulate": 2}, "checkpoint": {"everySteps": 3, "keepLast": 2}}
+    data = {"workers": 2, **sections.get("data", {})}
+    unbroken, killed = (runs(folder, **common | sections | {"data": data}) for folder in ("unbroken", "killed"))
+    expected, draws = train(unbroken, ranks), random.Random(seed := int(os.environ.get("KILL_SEED", time.time_ns())))
+    kills = int(os.environ.get("KILLS", 3))
+    print(f"KILL_SEED={seed}")
+    for attempt in range(1, kills + 1):
+        kill_at_random(killed, ranks, attempt, draws)
+    got = train(killed, ranks, kills + 1)
+    assert got == expected and every_loss(killed) == set(expected.items())
+    assert end_state(killed) == end_state(unbroken)
+
+
+def kill_at_random(folder, ranks, attempt, draws):
+    """Kills launcher and ranks some steps on, or while a checkpoint is written; workers follow by themselves."""
+    done = max(losses(folder), default=0)
+    process = subprocess.Popen(**launcher(folder, ranks, attempt), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after, in_checkpoint = min(done + draws.randint(1, 6), 23), draws.random() < 0.5
+    wait_for(
+        lambda: (
+            process.poll() is not None
+            or (max(losses(folder), default=0) >= after and (not in_checkpoint or any((folder / "checkpoints").glob(".step-*.tmp"))))
+        )
+    )
+    time.sleep(draws.random() * 0.05)
+    pids = [line for line in journal(folder) if line["event"] == "ready" and line["attempt"] == attempt][-1]["pids"]
+    for pid in {*pids, process.pid}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
-    before = losses(folder)
-    assert 0 < len(before) < 12
-    after = train(folder, 2, 2)
-    assert after == expected and before == {step: loss for step, loss in expected.items() if step in before}
 
 
-def is_time(folder, at):
-    """Six steps are done, or the third checkpoint is being written."""
-    if not (folder / "trainer.jsonl").is_file():
-        return False
-    if at == "mid-epoch":
-        return len(losses(folder)) >= 6
-    return len(losses(folder)) >= 3 and any((folder / "checkpoints").glob(".step-*.tmp"))
+def every_loss(folder):
+    """Step and loss of every step of every attempt."""
+    return {(line["step"], line["loss"]) for line in journal(folder) if line["event"] == "step"}
+
+
+def end_state(folder):
+    """Hashes of everything the last checkpoint holds as tensors. Which rank has written which of the optimiser's is no matter."""
+    last = latest_checkpoint(folder)
+    assert last is not None
+    files = read_manifest(last)["files"]
+    hashes = {name: entry["sha256"] for name, entry in files.items() if not name.startswith("state/optimizer/") and name[-5:] != ".json"}
+    optimizer = read_state(last / "state", {})
+    return hashes | {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in optimizer.items()}
