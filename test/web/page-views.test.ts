@@ -1,8 +1,10 @@
-import { cpSync, existsSync } from 'node:fs'
+import { appendFileSync, cpSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
+import { filesOf } from '../../src/store/runs.ts'
 import { fakeWorld, folderTest as test } from '../runs/fake-world.ts'
+import { stepLine } from '../store/made-journal.ts'
 import { chartOf, executablePath, goTo, isWiderThanScreen, launchedBrowser, openPage, picture, violations } from './browser.ts'
 import { madeRun, realPage, served } from './web-world.ts'
 
@@ -97,6 +99,27 @@ describe.skipIf(!existsSync(executablePath))('views of the page in Chromium', ()
     const inOrder = ['Stagewright', 'curves', 'samples', 'stage', 'weights', 'lineage', 'control', 'smoothing', 'log scale', 'Zoom in']
     expect(reached.filter((name) => inOrder.includes(name))).toEqual(inOrder)
     expect(reached.filter((name) => name === 'step 50, checkpoint: checkpoint of step 50')).toHaveLength(5)
+    await server.close()
+  })
+
+  test('a connection that died while the computer slept is made again, and the page catches up', async ({ folder }) => {
+    const world = fakeWorld(folder)
+    const run = madeRun(world, { steps: 100 })
+    const server = await served(world, realPage)
+    const { page } = await openPage(browser, server.readUrl)
+    await page.clock.install()
+    let asked = 0
+    // The first connection is one from which nothing ever comes.
+    await page.route('**/events', (route) => (asked++ === 0 ? undefined : route.continue()))
+    await goTo(page, `run/${run.id}`)
+    const step = page.locator('.facts dd').first()
+    await page.clock.runFor(1000)
+    await step.getByText('100 of 100').waitFor()
+    appendFileSync(filesOf(run.folder).trainer, stepLine(101, { seq: 90_000 }))
+    await page.clock.fastForward('10:00')
+    await page.clock.resume()
+    await step.getByText('101 of 100').waitFor()
+    expect(asked).toBeGreaterThan(1)
     await server.close()
   })
 

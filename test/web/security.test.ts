@@ -1,10 +1,12 @@
 import { appendFileSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { expect } from 'vitest'
 import { filesOf, readState } from '../../src/store/runs.ts'
 import { webTokens } from '../../src/store/web-tokens.ts'
+import { apiRoutes, type RouteParts } from '../../src/web/routes.ts'
 import type { Served } from '../../src/web/server.ts'
 import { fakeWorld, folderTest } from '../runs/fake-world.ts'
 import { ask, madeRun, served, tokens } from './web-world.ts'
@@ -18,25 +20,50 @@ const test = folderTest.extend<{ server: Served; id: string }>({
   },
 })
 
-const routesOf = (id: string) => [
-  '/api/session',
-  '/api/runs',
-  ...[
-    '',
-    '/series?columns=loss',
-    '/heat',
-    '/row?step=3',
-    '/stage',
-    '/weights',
-    '/lineage',
-    '/samples/0',
-    '/events',
-    '/hand-off?name=stop',
-  ].map((rest) => `/api/runs/${id}${rest}`),
-  `/api/diff?a=${id}&b=defaults`,
-]
+/** What a route must be asked with to be answered. */
+const queries: Readonly<Record<string, string>> = {
+  '/runs/:run/series': '?columns=loss',
+  '/runs/:run/row': '?step=3',
+  '/runs/:run/hand-off': '?name=stop',
+  '/diff': '?a=defaults&b=defaults',
+}
+
+/** Every route there is, by the router itself: a new one cannot be forgotten here. */
+const routes = (() => {
+  const parts = { world: {}, runs: {}, weights: {} } as unknown as RouteParts
+  const listed = apiRoutes(parts).api.routes.map(({ method, path }) => ({ method, path }))
+  return listed.filter(({ path }, place) => listed.findIndex((other) => other.path === path) === place)
+})()
+
+const filled = (path: string, id: string, index = '0') => `/api${path.replace(':run', id).replace(':index', index)}`
+
+const routesOf = (id: string) => routes.flatMap(({ method, path }) => (method === 'GET' ? [filled(path, id) + (queries[path] ?? '')] : []))
+
+/** The status alone, and nothing of a body that may never end. */
+function statusOf(server: Served, path: string, method = 'GET', body?: string): Promise<number> {
+  const headers = { authorization: `Bearer ${tokens.control}`, 'content-type': 'application/json' }
+  return new Promise((resolve, reject) => {
+    const call = request({ host: '127.0.0.1', port: server.port, path, method, headers, agent: false }, (response) => {
+      resolve(response.statusCode ?? 0)
+      response.destroy()
+    })
+    call.on('error', reject)
+    call.end(body)
+  })
+}
+
+test('every route is known to these tests, and only control changes anything', () => {
+  expect(routes.filter(({ method }) => method !== 'GET')).toEqual([{ method: 'POST', path: '/runs/:run/control' }])
+  expect(routes.length).toBeGreaterThan(12)
+  expect(Object.keys(queries).filter((path) => !routes.some((route) => route.path === path))).toEqual([])
+})
 
 test('without a token, or with a wrong one, nothing is told', async ({ server, id }) => {
+  for (const { method, path } of routes) {
+    for (const token of [null, 'x'.repeat(32), `${tokens.control}\u00e9`]) {
+      expect([path, (await ask(server, filled(path, id), { method, token })).status]).toEqual([path, 401])
+    }
+  }
   for (const path of routesOf(id)) {
     for (const token of [null, '', 'x'.repeat(32), `${tokens.read}x`]) {
       const { status, json } = await ask(server, path, { token })
@@ -108,18 +135,21 @@ test('no path leads out of the runs', async ({ server, id, folder }) => {
     'runs/..',
     '/etc/passwd',
     '%2fetc%2fpasswd',
+    '%252e%252e%252fsecret',
+    '%c0%ae%c0%ae%c0%af',
+    '..;/',
+    'sweeps%2f..%2f..',
+    '%',
+    '%zz',
     '~',
   ]
   for (const part of climbing) {
-    for (const path of [
-      `/api/runs/${part}`,
-      ...['series?columns=loss', 'stage', 'weights', 'samples/0', 'events', 'lineage', 'row?step=1', 'heat', 'hand-off?name=stop'].map(
-        (rest) => `/api/runs/${part}/${rest}`,
-      ),
-      `/api/runs/${id}/samples/${part}`,
-      `/page.js/${part}`,
-    ]) {
-      const { status, text } = await ask(server, path)
+    const asked = routes.flatMap(({ method, path }) => [
+      ...(path.includes(':run') ? [{ method, path: filled(path, part) + (queries[path] ?? '') }] : []),
+      ...(path.includes(':index') ? [{ method, path: filled(path, id, part) }] : []),
+    ])
+    for (const { method, path } of [...asked, { method: 'GET', path: `/page.js/${part}` }]) {
+      const { status, text } = await ask(server, path, { method, headers: { 'content-type': 'application/json' }, body: '{"name":"stop"}' })
       expect([path, isHarmless(path) || [400, 404].includes(status)]).toEqual([path, true])
       expect(text).not.toContain('secret":1')
       expect(text).not.toContain('root:')
@@ -191,21 +221,39 @@ test('bodies that are too large, malformed or of another kind are refused', asyn
   expect((await ask(server, '/api/session')).status).toBe(200)
 })
 
-test('queries of any form are answered or refused, never by a bug', async ({ server, id }) => {
+test('every route answers or refuses whatever it is asked with, never by a bug', async ({ server, id }) => {
   const value = fc.oneof(
     fc.string(),
     fc.double().map(String),
-    fc.constantFrom('1e309', '-1', '0', 'NaN', 'loss,loss', 'step', '9'.repeat(30), 'bin.0'),
+    fc.constantFrom('1e309', '-1', '0', 'NaN', 'loss,loss', 'step', '9'.repeat(30), 'bin.0', '__proto__', 'x'.repeat(3000)),
   )
-  const key = fc.constantFrom('columns', 'axis', 'from', 'to', 'width', 'smoothing', 'step', 'name', 'a', 'b', 'else')
-  const routes = ['series', 'heat', 'row', 'hand-off', '', 'stage'].map((rest) => `/api/runs/${id}/${rest}`)
+  const key = fc.constantFrom('columns', 'axis', 'from', 'to', 'width', 'smoothing', 'step', 'name', 'a', 'b', 'else', '__proto__')
+  const segment = fc.oneof(
+    fc.constant(id),
+    fc.string().map((text) => encodeURIComponent(text)),
+    fc.stringMatching(/^[%.a-z0-9]{1,12}$/),
+  )
+  const body = fc.oneof(
+    fc.json(),
+    fc.string(),
+    fc.record({ name: fc.constantFrom('set', 'stop'), path: fc.string(), value: fc.jsonValue() }).map((made) => JSON.stringify(made)),
+  )
   await fc.assert(
-    fc.asyncProperty(fc.constantFrom(...routes, '/api/diff'), fc.dictionary(key, value, { maxKeys: 5 }), async (path, query) => {
-      const { status } = await ask(server, `${path}?${new URLSearchParams(query)}`)
-      expect(status).toBeLessThan(500)
-    }),
-    { numRuns: 150 },
+    fc.asyncProperty(
+      fc.constantFrom(...routes),
+      segment,
+      segment,
+      fc.dictionary(key, value, { maxKeys: 5 }),
+      body,
+      async (route, run, index, query, text) => {
+        const path = `${filled(route.path, run, index)}?${new URLSearchParams(query)}`
+        const status = await statusOf(server, path, route.method, route.method === 'POST' ? text : undefined)
+        expect([path, status < 500]).toEqual([path, true])
+      },
+    ),
+    { numRuns: 400 },
   )
+  expect((await ask(server, '/api/session')).status).toBe(200)
 })
 
 test('bytes that are no request end a connection and nothing else', async ({ server }) => {

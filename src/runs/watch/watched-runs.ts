@@ -135,11 +135,14 @@ function isThere(run: Run): boolean {
   return statSync(filesOf(run.folder).identity, { throwIfNoEntry: false }) !== undefined
 }
 
-/** Changes whenever a journal of a run does. */
+/**
+ * Changes whenever a journal of a run does. Journals only grow; the inode and the time of its change tell one that was put in its place with
+ * the same size and time.
+ */
 function markOf(run: Run): string {
   const files = filesOf(run.folder)
   return [files.trainer, files.supervisor]
     .map((path) => statSync(path, { throwIfNoEntry: false }))
-    .map((found) => (found ? `${found.size} ${found.mtimeMs}` : '-'))
+    .map((found) => (found ? `${found.size} ${found.mtimeMs} ${found.ctimeMs} ${found.ino}` : '-'))
     .join(' ')
 }

@@ -113,6 +113,8 @@ function inView(answer: SeriesAnswer, query: URLSearchParams): SeriesAnswer {
 }
 
 const firstWaitMs = 500
+/** The server says something every 15 seconds; a connection silent for longer has died while this computer slept. */
+const longestSilenceMs = 40_000
 const longestWaitMs = 8000
 
 /**
@@ -128,20 +130,23 @@ export async function followRun(
   let seen = ''
   let wait = firstWaitMs
   while (!signal.aborted && !report) {
+    const watch = new Silence(longestSilenceMs)
     try {
       const response = await fetch(`/api/runs/${id}/events`, {
         headers: { ...headers(), ...(seen ? { 'last-event-id': seen } : {}) },
-        signal,
+        signal: AbortSignal.any([signal, watch.signal]),
       })
       if (!response.ok || !response.body) await taken(response)
       onState(true)
       wait = firstWaitMs
-      for await (const message of messagesOf(response.body as ReadableStream<Uint8Array>)) {
+      for await (const message of messagesOf(response.body as ReadableStream<Uint8Array>, () => watch.heard())) {
         seen = message.cursor
         onMessage(message)
       }
     } catch (cause) {
       if (cause instanceof AnswerError) throw cause
+    } finally {
+      watch.end()
     }
     if (signal.aborted) return
     onState(false)
@@ -150,10 +155,36 @@ export async function followRun(
   }
 }
 
-async function* messagesOf(body: ReadableStream<Uint8Array>): AsyncGenerator<LiveMessage> {
+/** Aborts when nothing was heard for a while. */
+class Silence {
+  readonly #ms: number
+  readonly #abort = new AbortController()
+  #clock: ReturnType<typeof setTimeout> | undefined
+
+  constructor(ms: number) {
+    this.#ms = ms
+    this.heard()
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  heard(): void {
+    clearTimeout(this.#clock)
+    this.#clock = setTimeout(() => this.#abort.abort(), this.#ms)
+  }
+
+  end(): void {
+    clearTimeout(this.#clock)
+  }
+}
+
+async function* messagesOf(body: ReadableStream<Uint8Array>, onHeard: () => void): AsyncGenerator<LiveMessage> {
   const reader = body.pipeThrough(new TextDecoderStream() as unknown as ReadableWritablePair<string, Uint8Array>).getReader()
   let text = ''
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    onHeard()
     const messages = (text + part.value).split('\n\n')
     text = messages.pop() ?? ''
     for (const message of messages) {
