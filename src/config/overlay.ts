@@ -13,5 +13,8 @@ export function withSetOptions(side: StageSide, options: readonly string[]): Sta
   }
   for (const { layer } of set) pushLayer(layers, layer, (place) => ({ layer: 'command line', name: place.file }))
   const { stage, origins } = completed(layers, side.label)
-  return { ...side, stage, origins }
+  const replaced = new Set(set.flatMap(({ layer }) => [...layer.keys()]))
+  // What was found about a value that stands no more.
+  const findings = side.findings.filter(({ where }) => !('path' in where && replaced.has(where.path)))
+  return { ...side, stage, origins, findings }
 }

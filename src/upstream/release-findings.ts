@@ -264,6 +264,17 @@ const rules: readonly ReleaseRule[] = [
     hint: 'expect no published weights of it',
   },
   {
+    rule: 'report-misprint',
+    severity: 'info',
+    versions: /^v1\.5/,
+    families: ['diffusion'],
+    flags: ({ stage: { shape } }) =>
+      when(shape.frames === 1 && shape.height === 256 && shape.width === 256, 'train_batch_size', 'batch.perDevice'),
+    message:
+      'the report’s global batch for images of 256² is 8096 on 512 devices, which no batch per device gives: 8192, 16 each, as in its next stages',
+    hint: 'count with 16 clips per device',
+  },
+  {
     rule: 'steps-alternate',
     severity: 'info',
     versions: /^v1\.[23]\./,

@@ -77,6 +77,14 @@ describe('what an address stands for', () => {
     }
   })
 
+  test('a finding about a value that --set replaces is gone, the others stay', async () => {
+    const about = async (...set: string[]) =>
+      (await resolveSide('v1.5/t2v-1', { ...context, set })).findings.map(({ rule, paths }) => `${rule} ${paths[0]}`)
+    expect(await about()).toContain('report-disagrees steps')
+    expect(await about('learningRate=1e-5')).toEqual(await about())
+    expect(await about('steps=10')).toEqual((await about()).filter((finding) => finding !== 'report-disagrees steps'))
+  })
+
   test('a script has a side per launch, its trainer’s defaults filled in', async () => {
     const launch = (rate: string) =>
       `accelerate launch opensora/train/train_t2v_diffusers.py \\\n  --learning_rate=${rate} --model OpenSoraT2V_v1_3-2B/122\n`

@@ -49,14 +49,18 @@ const facts: readonly (readonly [keyof NameClaims, StagePath, (stage: Stage) => 
   ['accumulate', 'batch.accumulate', (stage) => stage.batch.accumulate],
 ]
 
-/** Where a name and the stage it belongs to say different things. `claimant` is the field or file that carries the name. */
-export function contradictions(stage: Stage, name: string, claimant: string, known: (path: StagePath) => boolean): Remark[] {
+/** Where a name and the stage it belongs to say different things, all in one remark. `claimant` is the field or file that carries the name. */
+function contradictions(stage: Stage, name: string, claimant: string, known: (path: StagePath) => boolean): Remark[] {
   const claims = claimsOfName(name)
-  return facts.flatMap(([claim, path, read]) => {
+  const wrong = facts.flatMap(([claim, path, read]) => {
     const said = claims[claim]
-    if (said === undefined || !known(path) || Math.abs(said - read(stage)) <= 1e-9 * Math.abs(said)) return []
-    return [{ message: `${claimant}: ${name} says ${path} ${said}, the stage has ${read(stage)}`, paths: [claimant, path] as const }]
+    return said === undefined || !known(path) || Math.abs(said - read(stage)) <= 1e-9 * Math.abs(said)
+      ? []
+      : [{ path, said, is: read(stage) }]
   })
+  if (wrong.length === 0) return []
+  const listed = wrong.map(({ path, said, is }) => `${path} ${said}, the stage has ${is}`).join('; ')
+  return [{ message: `${claimant}: ${name} says ${listed}`, paths: [claimant, ...wrong.map(({ path }) => path)] }]
 }
 
 /** Settings of upstream that name a run for its tracker. */

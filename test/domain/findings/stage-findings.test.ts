@@ -55,6 +55,15 @@ test('a name that says another learning rate warns', () => {
   expect(found({ output: 'x_lr1e-5', learningRate: 1e-5 })).toEqual([])
 })
 
+test('a name that is wrong in several ways is one finding that points at all of them', () => {
+  const [finding, ...more] = stageFindings(side({ output: 'x_lr2e-6_bs2', learningRate: 1e-5, batch: { perDevice: 4 } }))
+  expect(more).toEqual([])
+  expect(finding?.message).toBe(
+    'output: x_lr2e-6_bs2 says learningRate 0.000002, the stage has 0.00001; batch.perDevice 2, the stage has 4',
+  )
+  expect(finding?.paths).toEqual(['output', 'learningRate', 'batch.perDevice'])
+})
+
 test('every rule has a name of its own, a reason, a source and a line in the guide', () => {
   const guide = readFileSync(new URL('../../../docs/upstream-scripts.md', import.meta.url), 'utf8')
   const names = stageRules.map(({ name }) => name)
