@@ -5,7 +5,10 @@ import { pageBuild } from '../src/web/page-files.ts'
 
 const root = join(import.meta.dirname, '..')
 
-/** One file per command: what a command does not need is not loaded. Packages that find files beside themselves stay outside. */
+/**
+ * One file per command: what a command does not need is not loaded. Packages that find files beside themselves stay outside. Beside them the
+ * page that `stagewright web` serves.
+ */
 export async function bundleTo(folder: string): Promise<void> {
   rmSync(folder, { recursive: true, force: true })
   await build({
@@ -21,9 +24,7 @@ export async function bundleTo(folder: string): Promise<void> {
     banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
     logLevel: 'warning',
   })
+  await build({ ...pageBuild(join(root, 'src/web/page')), outdir: join(folder, 'page') })
 }
 
 if (process.argv[1] === import.meta.filename) await bundleTo(join(root, 'dist'))
-
-/** The page that `stagewright web` serves. */
-await build({ ...pageBuild(join(root, 'src/web/page')), outdir: join(root, 'dist/page') })

@@ -3,35 +3,25 @@
  */
 
 const polynomial = 0x82f63b78
-const tables = makeTables()
+/** Eight tables of 256 entries, one after the other. */
+const table = madeTable()
 
-function makeTables(): Uint32Array[] {
-  const first = new Uint32Array(256)
+function madeTable(): Uint32Array {
+  const all = new Uint32Array(8 * 256)
   for (let byte = 0; byte < 256; byte += 1) {
     let crc = byte
     for (let bit = 0; bit < 8; bit += 1) crc = crc & 1 ? (crc >>> 1) ^ polynomial : crc >>> 1
-    first[byte] = crc >>> 0
+    all[byte] = crc >>> 0
   }
-  const all = [first]
-  for (let slice = 1; slice < 8; slice += 1) {
-    const before = all[slice - 1] as Uint32Array
-    all.push(before.map((crc) => (first[crc & 0xff] as number) ^ (crc >>> 8)))
+  for (let entry = 256; entry < all.length; entry += 1) {
+    const before = all[entry - 256] as number
+    all[entry] = (all[before & 0xff] as number) ^ (before >>> 8)
   }
   return all
 }
 
 /** CRC-32C of the bytes from `start` to before `end`. */
 export function crc32c(bytes: Uint8Array, start: number, end: number): number {
-  const [t0, t1, t2, t3, t4, t5, t6, t7] = tables as [
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-  ]
   let crc = 0xffffffff
   let index = start
   for (; index + 8 <= end; index += 8) {
@@ -42,16 +32,16 @@ export function crc32c(bytes: Uint8Array, start: number, end: number): number {
         ((bytes[index + 2] as number) << 16) |
         ((bytes[index + 3] as number) << 24))
     crc =
-      (t7[low & 0xff] as number) ^
-      (t6[(low >>> 8) & 0xff] as number) ^
-      (t5[(low >>> 16) & 0xff] as number) ^
-      (t4[low >>> 24] as number) ^
-      (t3[bytes[index + 4] as number] as number) ^
-      (t2[bytes[index + 5] as number] as number) ^
-      (t1[bytes[index + 6] as number] as number) ^
-      (t0[bytes[index + 7] as number] as number)
+      (table[0x700 + (low & 0xff)] as number) ^
+      (table[0x600 + ((low >>> 8) & 0xff)] as number) ^
+      (table[0x500 + ((low >>> 16) & 0xff)] as number) ^
+      (table[0x400 + (low >>> 24)] as number) ^
+      (table[0x300 + (bytes[index + 4] as number)] as number) ^
+      (table[0x200 + (bytes[index + 5] as number)] as number) ^
+      (table[0x100 + (bytes[index + 6] as number)] as number) ^
+      (table[bytes[index + 7] as number] as number)
   }
-  for (; index < end; index += 1) crc = (t0[(crc ^ (bytes[index] as number)) & 0xff] as number) ^ (crc >>> 8)
+  for (; index < end; index += 1) crc = (table[(crc ^ (bytes[index] as number)) & 0xff] as number) ^ (crc >>> 8)
   return ~crc >>> 0
 }
 

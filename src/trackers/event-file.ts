@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { UserError } from '../domain/errors.ts'
 import { maskedCrc32c } from './crc32c.ts'
-import { type ScalarSink, scalarsIn } from './event-message.ts'
+import { type ScalarSink, scalarsIn, Tags } from './event-message.ts'
 
 /*
  * TensorBoard's event files: TFRecords (length as uint64, its checksum, data, its checksum; little-endian), each an `Event` message.
@@ -16,6 +16,7 @@ const longestRecord = 1 << 30
 /** An event file read so far. A record that is not whole yet is read again once more of it is there. */
 export class EventFile {
   readonly #path: string
+  readonly #tags = new Tags()
   #offset = 0
   #wanted = chunkBytes
 
@@ -53,6 +54,7 @@ export class EventFile {
   /** Takes the whole records at the start of some bytes; `missing` is how long the first that is not whole is. */
   #take(bytes: Buffer, sink: ScalarSink): { taken: number; missing: number } {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+    const source = { bytes, view, tags: this.#tags }
     let start = 0
     while (start + headBytes <= bytes.length) {
       if (maskedCrc32c(bytes, start, start + 8) !== view.getUint32(start + 8, true)) throw this.#damaged(start, 'length')
@@ -62,7 +64,7 @@ export class EventFile {
       const end = dataAt + length + tailBytes
       if (end > bytes.length) return { taken: start, missing: end - start }
       if (maskedCrc32c(bytes, dataAt, dataAt + length) !== view.getUint32(dataAt + length, true)) throw this.#damaged(start, 'data')
-      if (!scalarsIn(bytes, view, dataAt, dataAt + length, sink)) throw this.#damaged(start, 'message')
+      if (!scalarsIn(source, dataAt, dataAt + length, sink)) throw this.#damaged(start, 'message')
       start = end
     }
     return { taken: start, missing: headBytes }

@@ -10,16 +10,53 @@ export type ScalarSink = (tag: string, step: number, wallTime: number, value: nu
 const float = 1
 const double = 2
 
+/** Tags met so far: decoding the same few names again for each scalar would take longest of all. */
+export class Tags {
+  readonly #known: { readonly bytes: Uint8Array; readonly text: string }[] = []
+  #next = 0
+
+  /** The text of some bytes. A file repeats its tags in turns, so the one after the last is tried first. */
+  textOf(bytes: Buffer, start: number, end: number): string {
+    const known = this.#known
+    for (let tried = 0; tried < known.length; tried += 1) {
+      const place = (this.#next + tried) % known.length
+      const tag = known[place]
+      if (tag === undefined || !isSame(tag.bytes, bytes, start, end)) continue
+      this.#next = place + 1
+      return tag.text
+    }
+    const text = bytes.toString('utf8', start, end)
+    if (known.length < mostTags) known.push({ bytes: Uint8Array.prototype.slice.call(bytes, start, end), text })
+    this.#next = 0
+    return text
+  }
+}
+
+const mostTags = 64
+
+function isSame(tag: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
+  if (tag.length !== end - start) return false
+  // From their end: tags differ there, and begin alike.
+  for (let at = tag.length - 1; at >= 0; at -= 1) if (tag[at] !== bytes[start + at]) return false
+  return true
+}
+
 /** A message being walked through. */
 interface Cursor {
+  readonly tags: Tags
   readonly bytes: Buffer
   readonly view: DataView
   at: number
 }
 
 /** Gives the scalars of one `Event` to a sink; false where the bytes are no such message. */
-export function scalarsIn(bytes: Buffer, view: DataView, start: number, end: number, sink: ScalarSink): boolean {
-  const cursor: Cursor = { bytes, view, at: start }
+export function scalarsIn(
+  { bytes, view, tags }: Pick<Cursor, 'bytes' | 'view' | 'tags'>,
+  start: number,
+  end: number,
+  sink: ScalarSink,
+): boolean {
+  const cursor: Cursor = { bytes, view, tags, at: start }
   let wallTime = 0
   let step = 0
   let summaryAt = -1
@@ -72,7 +109,7 @@ function value(cursor: Cursor, end: number, step: number, wallTime: number, sink
       const length = varint(cursor, end)
       const inner = cursor.at + length
       if (length < 0 || inner > end) return false
-      if (key === 10) tag = cursor.bytes.toString('utf8', cursor.at, inner)
+      if (key === 10) tag = cursor.tags.textOf(cursor.bytes, cursor.at, inner)
       else scalar = tensorScalar(cursor, inner)
       cursor.at = inner
     } else if (!skip(cursor, key, end)) return false

@@ -21,7 +21,7 @@ export function served(world: RunsWorld, page = blankPage, port = 0): Promise<Se
 
 /** A run with a journal that no trainer wrote; ended where `reason` is given. */
 export function madeRun(
-  world: RunsWorld,
+  world: Pick<RunsWorld, 'runsFolder' | 'random' | 'socketFolder'>,
   made: Made & {
     name?: string
     reason?: string

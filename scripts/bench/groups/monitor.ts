@@ -7,6 +7,7 @@ import { TrainerRecord } from '../../../src/store/trainer-record.ts'
 import { journalLines } from '../../../test/store/made-journal.ts'
 import type { Group } from '../group.ts'
 import { inTurns } from '../turns.ts'
+import { measureWatching, watchingBenchmarks } from '../watching.ts'
 
 const steps = 1_000_000
 const widest = 10_000_000
@@ -44,6 +45,7 @@ export const group: Group = {
       unit: 'ms',
       goal: { at: 'most', value: 50 },
     },
+    ...watchingBenchmarks,
   ],
   async *measure(bench) {
     const run = join(bench.scratch, 'monitor')
@@ -77,6 +79,7 @@ export const group: Group = {
       },
     })
     yield { name: 'view', series: { ours } }
+    yield* measureWatching(bench)
   },
 }
 
