@@ -64,6 +64,16 @@ function runShowing(title, program, args, options = {}) {
   })
 }
 
+/** Processes are told apart by what /proc says of them. */
+function checkSystem() {
+  if (process.platform === 'linux') return
+  throw new SetupError(
+    'SYSTEM',
+    `system: expected Linux, got ${process.platform}`,
+    'on Windows use WSL 2, on macOS a Linux container or machine',
+  )
+}
+
 async function installNodePackages() {
   const [major, minor] = process.versions.node.split('.').map(Number)
   if (major < 20 || (major === 20 && minor < 19)) {
@@ -181,6 +191,7 @@ function lockCheckout() {
 }
 
 try {
+  checkSystem()
   lockCheckout()
   await installNodePackages()
   await installPythonPackages()

@@ -22,7 +22,13 @@ interface Finding {
 /** Looks at Node, Python, its packages, GPUs, memory and disk. Exit code 1 where something needed is missing. */
 export async function runDoctor(args: DoctorArguments, world: TrainingWorld): Promise<void> {
   const runs = await world.runsWorld({ runsFolder: runsFolderOf(args.runs, world), pythonEnv: args.pythonEnv })
-  const findings = [nodeFinding(), ...pythonFindings(() => probePython(runs.python())), memoryFinding(), diskFinding(world.cwd)]
+  const findings = [
+    systemFinding(),
+    nodeFinding(),
+    ...pythonFindings(() => probePython(runs.python())),
+    memoryFinding(),
+    diskFinding(world.cwd),
+  ]
   if (args.json) writeJson(world.stdout, { formatVersion, findings })
   else {
     const { green, red, dim } = paintFor(world.stdout, world.env)
@@ -33,6 +39,12 @@ export async function runDoctor(args: DoctorArguments, world: TrainingWorld): Pr
     }
   }
   if (findings.some(({ ok }) => !ok)) world.setExitCode(1)
+}
+
+/** Processes are told apart by what /proc says of them. */
+function systemFinding(): Finding {
+  const hint = 'on Windows use WSL 2, on macOS a Linux container or machine'
+  return { name: 'system', ok: process.platform === 'linux', found: `${process.platform} ${process.arch}`, hint }
 }
 
 function nodeFinding(): Finding {
