@@ -112,7 +112,8 @@ function emaDecay(steps: number): number {
 /** Freezing and thawing, where there are few clips and blocks to freeze. */
 function frozen(parent: Stage, clips: number): SuggestedSetting[] {
   const count = Math.floor(parent.model.layers * frozenShareFor(clips))
-  if (count === 0 || parent.kind === 'vae') return []
+  if (parent.kind === 'vae') return []
+  if (count === 0) return everything(parent)
   return [
     {
       path: 'trainable',
@@ -126,6 +127,16 @@ function frozen(parent: Stage, clips: number): SuggestedSetting[] {
       reason: 'all blocks train once the upper ones have nothing left to gain',
       source: 'Howard and Ruder 2018, section 3.3',
     },
+  ]
+}
+
+/** Says that all of it trains, where the parent froze some and the new stage would take that over. */
+function everything({ trainable, phases }: Stage): SuggestedSetting[] {
+  if (phases.length === 0 && trainable.length === 1 && trainable[0] === 'all') return []
+  const reason = 'all of it trains from the first step; what the parent froze was chosen for its own clips'
+  return [
+    { path: 'trainable', value: ['all'], reason, source: rule },
+    { path: 'phases', value: [], reason, source: rule },
   ]
 }
 
@@ -146,7 +157,7 @@ export function memorySteps(parent: Stage, means: Means): SuggestedSetting[][] {
           ],
         ]
       : []
-  const smaller: SuggestedSetting[][] = [
+  const fewer: SuggestedSetting[][] = [
     [
       {
         path: 'trainable',
@@ -156,6 +167,8 @@ export function memorySteps(parent: Stage, means: Means): SuggestedSetting[][] {
       },
       { path: 'phases', value: [], reason: 'thawing them would need the memory after all', source: plan },
     ],
+  ]
+  const adapters: SuggestedSetting[][] = [
     [
       {
         path: 'lora.rank',
@@ -184,7 +197,8 @@ export function memorySteps(parent: Stage, means: Means): SuggestedSetting[][] {
       },
     ],
     ...shared,
-    ...(parent.kind === 'vae' ? [] : smaller),
+    ...(parent.kind === 'vae' || upper === 0 ? [] : fewer),
+    ...(parent.kind === 'vae' ? [] : adapters),
     [{ path: 'ema.enabled', value: false, reason: 'one copy of the weights less; the raw weights are handed on', source: plan }],
   ]
 }

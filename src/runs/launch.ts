@@ -45,6 +45,8 @@ export interface LaunchOptions {
   readonly unstarted?: (run: Run) => boolean
   /** Checkpoint whose optimiser state is taken over (branch). */
   readonly state?: string
+  /** Whose checkpoint it starts from, where its starting weights do not say so. */
+  readonly parent?: RunIdentity['parent']
 }
 
 /** Makes the run folder of a stage: addresses become files, identity and stage are written. Nothing is started. */
@@ -65,7 +67,7 @@ export async function prepareRun(side: StageSide, options: LaunchOptions, world:
   const run = createRun(place(world), stage, {
     recipe: options.recipe ?? null,
     verb: options.verb,
-    parent: weights?.parent ?? null,
+    parent: options.parent ?? weights?.parent ?? null,
     inputs: { weights: weights?.path ?? null, vae: vae?.path ?? null, state: options.state ?? null, data, cache },
     contentHash: hash,
   })
@@ -199,7 +201,7 @@ export async function branchRun(parent: Run, at: number | 'best' | undefined, ch
   const stage = stageSchema.parse({ ...changed.stage, init: { ...changed.stage.init, weights: base, use: 'raw' } })
   const prepared = await prepareRun(
     { ...changed, stage: withVaeOf(parent, stage) },
-    { verb: 'branch', state: checkpoint.folder, recipe: parent.identity.recipe },
+    { verb: 'branch', state: checkpoint.folder, recipe: parent.identity.recipe, parent: raw.parent },
     world,
   )
   return { ...prepared, handOff: describeHandOff('branch', `${parent.id}@${checkpoint.step}`, stage) }

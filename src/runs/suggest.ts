@@ -12,6 +12,8 @@ import { catalogueFolder, catalogueStage } from './catalogue.ts'
 import { planStage } from './plan.ts'
 import type { RunsWorld } from './world.ts'
 
+const placeholder = 'PATH/TO/WEIGHTS'
+
 /** Share of a GPU's memory that a plan may fill: the rest is fragments, workspaces and the context. */
 const usable = 0.9
 
@@ -52,10 +54,12 @@ export async function suggest(
   const parent = await resolveSide(from, context)
   const base = suggestedSettings(parent.stage, means)
   const fitted = await fittedTo(parent, base, means, world)
-  const where = parentOf(from, options, context)
+  const where = parentOf(from, parent.stage.name, options, context)
+  const open =
+    where.weights === placeholder ? [`where the weights of ${from} lie: write it in place of ${placeholder}`, ...unknowns] : unknowns
   return {
     ...fitted,
-    unknowns,
+    unknowns: open,
     recipe: recipeText({
       name: `${parent.stage.name}-fine-tune`,
       extends: where.extends,
@@ -64,7 +68,7 @@ export async function suggest(
       settings: fitted.settings,
       head: [
         `Fine-tunes ${from} on ${means.clips} clips with ${means.gpus} × ${means.gpuBytes / 2 ** 30} GB.`,
-        ...unknowns.map((line) => `Not known: ${line}.`),
+        ...open.map((line) => `Not known: ${line}.`),
       ],
     }),
   }
@@ -100,19 +104,27 @@ function withSettings(parent: Stage, settings: readonly SuggestedSetting[]): Sta
 }
 
 /** What the new stage extends and starts from, as its file will see it. */
-function parentOf(from: string, { weights, output }: { weights: string | undefined; output: string }, context: AddressContext) {
+function parentOf(
+  from: string,
+  name: string,
+  { weights, output }: { weights: string | undefined; output: string },
+  context: AddressContext,
+) {
   const address = parseAddress(from)
   const folder = dirname(resolve(context.cwd, output))
   const seen = (file: string, stage: string) => `${relative(folder, file)}#${stage}`
-  const placeholder = weights ?? 'PATH/TO/WEIGHTS'
   switch (address.kind) {
     case 'recipe': {
-      const stage = address.stage ?? ''
-      return { extends: seen(resolve(context.cwd, address.file), stage), weights: placeholder, use: 'ema', vae: undefined }
+      return { extends: seen(resolve(context.cwd, address.file), name), weights: weights ?? placeholder, use: 'ema', vae: undefined }
     }
     case 'catalogue': {
       const { file, stage } = catalogueStage(from)
-      return { extends: seen(join(catalogueFolder(), '..', '..', file), stage.name), weights: placeholder, use: 'raw', vae: 'PATH/TO/VAE' }
+      return {
+        extends: seen(join(catalogueFolder(), '..', '..', file), stage.name),
+        weights: weights ?? placeholder,
+        use: 'raw',
+        vae: 'PATH/TO/VAE',
+      }
     }
     case 'run': {
       const run = findRun(context.runsFolder, address.run)

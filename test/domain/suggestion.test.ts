@@ -50,3 +50,15 @@ test('whatever a person has, the settings are a stage, smaller in rate than the 
     }),
   )
 })
+
+test('what the parent froze for its own clips is not taken over where there are many, and one block is not cut in two', () => {
+  const frozen = stageSchema.parse({ ...parent, trainable: ['head'], phases: [{ at: 6, trainable: ['all'] }] })
+  const many = { clips: 20_000, gpus: 1, gpuBytes: 0 }
+  expect(values(suggestedSettings(frozen, many))).toMatchObject({ trainable: ['all'], phases: [] })
+  const flat = { ...parent, model: { ...parent.model, layers: 1 } }
+  expect(
+    memorySteps(flat, many)
+      .flat()
+      .filter(({ path }) => path === 'trainable'),
+  ).toMatchObject([{ value: ['lora'] }])
+})

@@ -212,5 +212,6 @@ test.concurrent('a branch takes weights and optimiser state of a checkpoint into
   await followed(parent, world)
   const { run, handOff } = await branchRun(parent, 20, sideOf({ learningRate: 1e-5 }), world)
   expect(handOff).toMatchObject({ verb: 'branch', from: `${parent.id}@20` })
-  expect(run.identity).toMatchObject({ verb: 'branch', inputs: { state: expect.stringContaining('step-00000020') } })
+  const expected = { run: parent.id, step: 20, use: 'raw', sha256: expect.stringMatching(/^[0-9a-f]{64}$/) }
+  expect(run.identity).toMatchObject({ verb: 'branch', parent: expected, inputs: { state: expect.stringContaining('step-00000020') } })
 })

@@ -55,20 +55,22 @@ class Commands:
         name, after = command["name"], stop_after(command)
         if name == "set":
             self._set(command)
+        elif (reason := self._impossible(name, after)) is not None:
+            self._acknowledge(command, "refused", None, reason)
         elif name == "stop" and after is not None:
             self.stop_at = after
             self._acknowledge(command, "applied", {"after": after})
-        elif (reason := self._impossible(name)) is not None:
-            self._acknowledge(command, "refused", None, reason)
         else:
             self.requested.add(name)
             if name == "thaw":
                 self._thawed.append({**command, "step": self.trained.step + 1})
             self._acknowledge(command, "applied", {"step": self.trained.step})
 
-    def _impossible(self, name: str) -> str | None:
-        """Why a command would do nothing."""
+    def _impossible(self, name: str, after: int | None) -> str | None:
+        """Why a command would do nothing, or not what it says."""
         stage, trained = self.attempt.stage, self.trained
+        if name == "stop" and after is not None and not trained.step <= after < stage.steps:
+            return f"expected a step from {trained.step} to {stage.steps - 1}, got {after}. Without a step it stops at once"
         if name == "thaw" and trained.phase + 1 >= len(trained.phases):
             return f"expected a phase that is still to come, got the last of {len(trained.phases)}. Give the stage `phases`, in a branch"
         if name == "measure" and stage.data.held_out_clips == 0:

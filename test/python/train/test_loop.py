@@ -175,9 +175,11 @@ def test_a_stop_asked_for_after_the_last_checkpoint_is_kept_by_going_on(loop_of)
 
 def test_what_would_do_nothing_is_refused(loop_of):
     loop, recorder = loop_of(steps=3)
-    recorder.due[1] = [{"id": "a", "name": "thaw"}, {"id": "b", "name": "measure"}]
+    stops = [{"id": f"stop-{after}", "name": "stop", "after": after} for after in (0, 3)]
+    recorder.due[1] = [{"id": "a", "name": "thaw"}, {"id": "b", "name": "measure"}, *stops]
     assert loop.train().reason == "completed"
-    assert [(name, status) for name, _, status, _ in recorder.acknowledged] == [("thaw", "refused"), ("measure", "refused")]
+    refused = [(name, status) for name, _, status, _ in recorder.acknowledged]
+    assert refused == [(name, "refused") for name in ("thaw", "measure", "stop", "stop")]
 
 
 def test_a_live_change_of_group_rates_reaches_the_optimiser(loop_of):
