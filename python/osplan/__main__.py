@@ -116,7 +116,11 @@ def train_run(run: Path, attempt: int) -> int:
 
     identity = read_identity(run)
     is_first = os.environ.get("RANK", "0") == "0"
-    port: Any = Bridge(run, attempt, identity["socket"], identity["id"]) if is_first else Silent()
+    try:
+        port: Any = Bridge(run, attempt, identity["socket"], identity["id"]) if is_first else Silent()
+    except UserError as refused:
+        print(f"{refused}\nhint: {refused.hint}", file=sys.stderr, flush=True)
+        return 1
     _end_with_parent(port)
     try:
         if is_first:

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 
 from osplan.domain.errors import UserError
 from osplan.domain.full_disk import is_full
+from osplan.domain.lease import Lease
 from osplan.domain.protocol import FORMAT_VERSION, PROTOCOL_VERSION, encode_line, snake
 
 COMMANDS = ("stop", "pause", "checkpoint", "sample", "measure", "thaw", "set")
@@ -148,6 +149,7 @@ class Bridge:
 
     def __init__(self, run: Path, attempt: int, socket_path: str, run_id: str) -> None:
         self.run, self.attempt, self.run_id = run, attempt, run_id
+        self._lease = Lease(run, attempt)
         self.journal = Journal(run / "trainer.jsonl", attempt)
         self.past_events = self.journal.past
         self.socket_path = socket_path
@@ -236,6 +238,12 @@ class Bridge:
         }
         self.emit("command", **fields)
 
+    def end_unless_ours(self) -> None:
+        """Ends this process where another trainer has taken the run over: nothing of this one may reach the run's folder any more."""
+        if not self._lease.is_held():
+            print("another trainer has taken this run over: this one ends without writing", file=sys.stderr, flush=True)
+            os._exit(1)
+
     def close(self) -> None:
         """Writes what is queued, tells the readers and ends the thread."""
         self._closing = True
@@ -284,6 +292,8 @@ class Bridge:
     def _write_events(self, now: float) -> None:
         lasting = False
         appended = 0
+        if self._events:
+            self.end_unless_ours()
         while self._events:
             event, ts, fields = self._events[0]
             line = self.journal.append(event, ts, fields)
@@ -336,6 +346,7 @@ class Bridge:
         if now - self._last_folder < COMMAND_FOLDER_SECONDS:
             return
         self._last_folder = now
+        self.end_unless_ours()
         for path in sorted((self.run / "commands").glob("*.json")):
             try:
                 command = json.loads(path.read_text())
@@ -489,6 +500,9 @@ class Silent:
 
     def acknowledge(self, command: dict[str, Any], step: int, status: str, effective: Any, message: str | None = None) -> None:
         """Nothing."""
+
+    def end_unless_ours(self) -> None:
+        """Nothing: the first rank is the one that writes."""
 
     def close(self) -> None:
         """Nothing."""

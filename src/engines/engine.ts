@@ -67,6 +67,8 @@ export interface EndedJob {
   readonly state: 'ended'
   readonly exitCode: number | null
   readonly signal: string | null
+  /** How often it was started without leaving a newer checkpoint, where that is why it is not started again. */
+  readonly futileStarts?: number
   /** What a scheduler says of a job that left no status. */
   readonly told?: { readonly reason: EndReason; readonly message: string }
 }

@@ -27,16 +27,18 @@ export function lastLines(log: string, lines: number): string[] {
 
 /** The end in an exit file; without a status where a power cut left nothing of it. */
 export function exitStatus(exitFile: string): EndedJob {
-  const exitCode = exitCodeIn(exitFile)
-  return { state: 'ended', exitCode, signal: exitCode !== null && exitCode > 128 ? signalName(exitCode - 128) : null }
+  const { exitCode, futile } = told(exitFile)
+  const signal = exitCode !== null && exitCode > 128 ? signalName(exitCode - 128) : null
+  return { state: 'ended', exitCode, signal, ...(futile === null ? {} : { futileStarts: futile }) }
 }
 
-function exitCodeIn(exitFile: string): number | null {
+function told(exitFile: string): { exitCode: number | null; futile: number | null } {
+  const numberOf = (value: unknown) => (typeof value === 'number' ? value : null)
   try {
-    const { exitCode } = JSON.parse(readFileSync(exitFile, 'utf8')) as { exitCode?: unknown }
-    return typeof exitCode === 'number' ? exitCode : null
+    const { exitCode, futile } = JSON.parse(readFileSync(exitFile, 'utf8')) as { exitCode?: unknown; futile?: unknown }
+    return { exitCode: numberOf(exitCode), futile: numberOf(futile) }
   } catch {
-    return null
+    return { exitCode: null, futile: null }
   }
 }
 

@@ -53,7 +53,8 @@ function body(job: Job, settings: SlurmSettings): string[] {
     ...(job.nodes === 1 ? [] : [meeting]),
     `srun ${['--kill-on-bad-exit=1', `--nodes=${job.nodes}`, `--ntasks=${job.nodes}`, '--ntasks-per-node=1', ...settings.srunOptions].join(' ')} \\`,
     `  \${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} ${launcherOf(job)} &`,
-    settings.requeue ? `${wait}\n${requeue}` : wait,
+    `${wait}\n${fence}`,
+    ...(settings.requeue ? [requeue] : []),
     epilogue,
   ]
 }
@@ -79,6 +80,8 @@ const prologue = `
 (set -C; echo "$SLURM_JOB_ID" > "$claim") 2> /dev/null
 owner=$(cat "$claim")
 [ "$owner" = "$SLURM_JOB_ID" ] || { echo "job $owner has this attempt already"; exit 0; }
+start="$SLURM_JOB_ID \${SLURM_RESTART_COUNT:-0}"
+echo "$start" > "$claim.$SLURMD_NODENAME" && mv "$claim.$SLURMD_NODENAME" "$claim.start"
 rm -f "$run"/commands/slurm-*.json "$run"/logs/rank-*.failed.txt
 request="slurm-$SLURM_JOB_ID-\${SLURM_RESTART_COUNT:-0}"
 asked= ended= interrupted=
@@ -111,6 +114,13 @@ while :; do
   [ -n "$interrupted" ] || break
 done`
 
+/** A start on a machine that Slurm gave up for lost may outlive it: by then the attempt is another's, who alone says how it ends. */
+const fence = `
+[ "$(cat "$claim.start")" = "$start" ] || { echo "this attempt was started again elsewhere"; exit 0; }`
+
+/** Starts one after another that leave no newer checkpoint, after which the job is not put back: it would come no further for ever. */
+const mostFutile = 3
+
 /**
  * Back into the queue where Slurm took the machines and the trainer left a checkpoint. While it was only paused by a person, completed
  * or failed, that is an end.
@@ -122,6 +132,16 @@ case "$how" in
   *'"reason":"paused"'*) tail -n 200 "$journal" | grep -F "\\"id\\":\\"$request\\"" | grep -qF '"status":"applied"' && taken=1 ;;
   *'"reason":"killed"'*) [ -n "$asked" ] && taken=1; scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]' && taken=1 ;;
 esac
+if [ -n "$taken" ]; then
+  newest=$(ls "$run/checkpoints" | grep '^step-' | tail -n 1)
+  read -r before futile < "$claim.progress" 2> /dev/null
+  [ "\${before:-none}" = "\${newest:-none}" ] && futile=$((\${futile:-0} + 1)) || futile=0
+  echo "\${newest:-none} $futile" > "$claim.progress"
+  if [ "$futile" -ge ${mostFutile} ]; then
+    printf '{"formatVersion":1,"exitCode":%d,"futile":%d}\\n' "$rc" "$futile" > "$exit_file.tmp" && mv "$exit_file.tmp" "$exit_file"
+    exit "$rc"
+  fi
+fi
 if [ -n "$taken" ] && scontrol requeue "$SLURM_JOB_ID"; then
   trap - TERM
   sleep 600 & wait $!

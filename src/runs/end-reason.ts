@@ -30,6 +30,11 @@ export function endReason(remains: Remains): RunEnd {
   const rest = { step: lastStep, exitCode: status.exitCode, signal: status.signal, log }
   const failure = attempt?.failure ?? (rankFailure && { ...rankFailure, hint: undefined })
   const finished = attempt?.finished
+  // Its last start was asked to pause like those before it.
+  if (status.futileStarts !== undefined) {
+    const message = `Slurm took the machines back ${status.futileStarts} times in a row before there was a newer checkpoint, after step ${lastStep}`
+    return { ...rest, reason: 'failed', message, hint: futileHint }
+  }
   // A rank that fails makes the launcher end the others, which then speak of that.
   if (finished && !(finished.reason === 'killed' && failure)) {
     return { ...rest, reason: finished.reason, message: finished.message, step: finished.step, hint: hints[finished.reason] }
@@ -65,6 +70,8 @@ export function endReason(remains: Remains): RunEnd {
   const message = `killed by ${signal} after step ${lastStep}`
   return { ...rest, reason: 'killed', signal, message, hint: signal === 'SIGKILL' ? hints.killed : hints.failed }
 }
+
+const futileHint = 'give it more time (--slurm time=…) or checkpoint more often (checkpoint.everySteps), then `stagewright continue`'
 
 /** The signal a rank ended by, as the launcher reports it: `exitcode  : -9 (pid: 1234)`. */
 function rankSignal(logLines: readonly string[]): string | undefined {

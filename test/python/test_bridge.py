@@ -3,6 +3,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -183,3 +185,26 @@ def test_lines_have_room_on_a_disk_that_becomes_full(run: Path):
     assert journal.stat().st_blocks * 512 > journal.stat().st_size + (1 << 17)
     bridge.close()
     assert journal.stat().st_blocks * 512 <= 8192
+
+
+def test_a_trainer_whose_run_another_has_taken_over_ends_without_a_word(run: Path):
+    code = """
+import sys, time
+from pathlib import Path
+from osplan.bridge import Bridge
+bridge = Bridge(Path(sys.argv[1]), 1, "", "r")
+for step in range(100_000):
+    bridge.emit("step", step=step, loss=1.0)
+    time.sleep(0.01)
+"""
+    old = subprocess.Popen([sys.executable, "-c", code, str(run)], stderr=subprocess.PIPE, text=True)
+    while not (run / "trainer.jsonl").exists() or len(lines(run)) < 5:
+        time.sleep(0.01)
+    newer = Bridge(run, 1, "", "r")
+    _, said = old.communicate(timeout=30)
+    newer.emit("step", step=7, loss=2.0)
+    newer.close()
+    assert old.returncode == 1 and "another trainer has taken this run over" in said
+    written = lines(run)
+    taken_over = [line["event"] for line in written].index("opened", 1)
+    assert [line.get("loss") for line in written[taken_over:]] == [None, 2.0]

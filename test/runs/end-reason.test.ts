@@ -35,6 +35,15 @@ describe('an attempt ended because', () => {
     expect(end({ attempt: finished('completed') })).toMatchObject({ reason: 'completed', step: 13, exitCode: 1 })
   })
 
+  test('it came no further however often it was started, though its trainer only paused', () => {
+    const paused = attemptThat({ ...head, event: 'finished', reason: 'paused', message: 'paused', step: 12 })
+    expect(end({ attempt: paused, status: { state: 'ended', exitCode: 0, signal: null, futileStarts: 3 } })).toMatchObject({
+      reason: 'failed',
+      message: 'Slurm took the machines back 3 times in a row before there was a newer checkpoint, after step 12',
+      hint: expect.stringContaining('--slurm time'),
+    })
+  })
+
   test('of what another rank failed with, not because the launcher then ended the first', () => {
     const rankFailure = { code: 'OUT_OF_MEMORY', message: 'rank 1 asked for 3 GiB' }
     expect(end({ attempt: finished('killed'), rankFailure })).toMatchObject({

@@ -31,6 +31,10 @@ class Port(Protocol):
         """Says what became of a command."""
         ...
 
+    def end_unless_ours(self) -> None:
+        """Ends the process where another trainer has taken the run over."""
+        ...
+
 
 class Clips(Protocol):
     """The training clips in their order, without end; its state says how far they are consumed."""

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +108,15 @@ def begin_checkpoint(run: Path, step: int, expected_bytes: int) -> Path:
     return temporary
 
 
-def complete_checkpoint(run: Path, temporary: Path, checkpoint: Checkpoint, others: Future[Any], expected_bytes: int) -> Written:
-    """Writes what is left once `others` is done, proves and publishes one checkpoint.
+def complete_checkpoint(
+    run: Path,
+    temporary: Path,
+    checkpoint: Checkpoint,
+    others: Future[Any],
+    expected_bytes: int,
+    may_publish: Callable[[], None] = lambda: None,
+) -> Written:
+    """Writes what is left once `others` is done, proves and publishes one checkpoint; `may_publish` is asked at the last moment.
 
     Raises DiskFullError where there is no room; what was there before is untouched.
     """
@@ -117,7 +124,7 @@ def complete_checkpoint(run: Path, temporary: Path, checkpoint: Checkpoint, othe
     try:
         _write(temporary, checkpoint)
         others.result()
-        return _published(temporary, target, checkpoint)
+        return _published(temporary, target, checkpoint, may_publish)
     except (Exception, CheckpointException) as cause:
         # Other ranks write there until they are done, well or not.
         others.exception()
@@ -146,7 +153,7 @@ def _write(temporary: Path, checkpoint: Checkpoint) -> None:
     _save_json(temporary / "state" / "state.json", tagged(checkpoint.state))
 
 
-def _published(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written:
+def _published(temporary: Path, target: Path, checkpoint: Checkpoint, may_publish: Callable[[], None]) -> Written:
     """Flushes and hashes all that was written, adds the manifest, and gives the folder its name."""
     paths = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
     for path in paths:
@@ -166,6 +173,7 @@ def _published(temporary: Path, target: Path, checkpoint: Checkpoint) -> Written
     _flush(temporary / MANIFEST)
     for folder in (*(path for path in temporary.rglob("*") if path.is_dir()), temporary):
         _sync_folder(folder)
+    may_publish()
     replaced = target.with_name(f".{target.name}{REPLACED}")
     if target.exists():
         os.rename(target, replaced)

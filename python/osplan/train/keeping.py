@@ -95,6 +95,7 @@ class Keeper:
 
     def _begun(self, size: int) -> Path | None:
         """On rank 0: the folder to write in; None where there is no room."""
+        self.attempt.port.end_unless_ours()
         try:
             return begin_checkpoint(self.attempt.run, self.trained.step, size)
         except DiskFullError as full:
@@ -104,7 +105,7 @@ class Keeper:
     def _complete(self, temporary: Path, checkpoint: Checkpoint, others: Future[Any], started: float, size: int) -> None:
         """In the writing thread of rank 0: publishes the checkpoint, says so, and then lets go of what is not kept."""
         attempt = self.attempt
-        written = complete_checkpoint(attempt.run, temporary, checkpoint, others, size)
+        written = complete_checkpoint(attempt.run, temporary, checkpoint, others, size, attempt.port.end_unless_ours)
         self._written_step = written.step
         attempt.port.emit(
             "checkpoint",

@@ -260,6 +260,8 @@ class _Noise:
 class _Said:
     """A port that keeps what steps say."""
 
+    is_blocked = False
+
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
 
@@ -271,6 +273,9 @@ class _Said:
     def take(self) -> list[dict[str, Any]]:
         """Nothing is asked."""
         return []
+
+    def end_unless_ours(self) -> None:
+        """Nothing: a probe writes no run."""
 
     def acknowledge(self, *_: Any, **__: Any) -> None:
         """Nothing."""

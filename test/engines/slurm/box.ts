@@ -66,6 +66,11 @@ export class SlurmBox {
     process.kill(pid, 'SIGKILL')
   }
 
+  /** A signal for the daemon of one node; its jobs do not get it. */
+  signalNode(node: string, signal: 'SIGSTOP' | 'SIGCONT'): void {
+    process.kill(Number(readFileSync(join(this.folder, `slurmd.${node}.pid`), 'utf8')), signal)
+  }
+
   /** Numbers of the jobs that wait or run. */
   jobs(): string[] {
     return this.run('squeue', '-h', '-o', '%i').split('\n').filter(Boolean)

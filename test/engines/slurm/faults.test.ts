@@ -1,7 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, vi } from 'vitest'
 import { endOf, newestAttempt, waitingFor } from '../../../src/domain/run/state.ts'
+import { identityOf, processesWhere } from '../../../src/engines/process-identity.ts'
 import { stopRun } from '../../../src/runs/control.ts'
 import { exampleJob, handleOf, jobPlace } from '../../../src/runs/job.ts'
 import { continueRun } from '../../../src/runs/launch.ts'
@@ -25,6 +26,20 @@ const jobOf = (run: Run) => (newestAttempt(readState(run))?.handle as { jobId: s
 const starts = (run: Run) =>
   [...readFileSync(filesOf(run.folder).trainer, 'utf8').matchAll(/"event":"started","step":(\d+)/g)].map(([, step]) => Number(step))
 const ended = async (run: Run, world: RunsWorld, fromAttempt = 1) => (await followed(run, world, fromAttempt)).at(-1)?.event
+
+/** Slurm's own processes that a run's machine would lose with its network: its launcher, and the daemons above that and above a rank. */
+function cutOff(run: Run, rank: number): number[] {
+  const launchers = processesWhere((words) => (words[0] ?? '').endsWith('srun') && words.includes(run.folder)).map(({ pid }) => pid)
+  const daemons = [rank, ...launchers].flatMap((pid) => ancestors(pid).filter((above) => commandOf(above).startsWith('slurmstepd')))
+  return [...launchers, ...new Set(daemons)]
+}
+
+const commandOf = (pid: number) => readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+
+function ancestors(pid: number): number[] {
+  const parent = Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+  return parent <= 1 ? [] : [parent, ...ancestors(parent)]
+}
 
 async function waits(run: Run): Promise<void> {
   await vi.waitFor(() => expect(waitingFor(newestAttempt(readState(run)))).toBeDefined(), { timeout: 20_000, interval: 50 })
@@ -101,6 +116,50 @@ describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
     await stopRun(run, {}, world)
     expect(await ended(run, world)).toMatchObject({ reason: 'stopped' })
   })
+
+  test('that lives on where it was given up for lost writes nothing once it has started elsewhere', async ({ folder }) => {
+    const world = site.world(folder)
+    const run = await launched(world, { ...lasting, checkpoint: { everySteps: 20 } })
+    await until(run, world, 'checkpoint')
+    const [old] = newestAttempt(readState(run))?.pids ?? []
+    const node = site.box.run('squeue', '-h', '-j', jobOf(run), '-o', '%N').trim()
+    // Stopped, they hear nothing of their node being given up, and end nothing there.
+    const cut = cutOff(run, old ?? 0)
+    site.box.signalNode(node, 'SIGSTOP')
+    for (const pid of cut) process.kill(pid, 'SIGSTOP')
+    try {
+      site.box.run('scontrol', 'update', `NodeName=${node}`, 'State=DOWN', 'Reason=test')
+      await vi.waitFor(() => expect(starts(run)).toHaveLength(2), { timeout: 30_000, interval: 50 })
+      await vi.waitFor(() => expect(identityOf(old ?? 0)).toBeUndefined(), { timeout: 10_000, interval: 50 })
+      await until(run, world, 'step', readState(run).step + 20)
+    } finally {
+      for (const pid of cut) process.kill(pid, 'SIGKILL')
+      site.box.signalNode(node, 'SIGCONT')
+      site.box.run('scontrol', 'update', `NodeName=${node}`, 'State=RESUME')
+    }
+    expect(readFileSync(filesOf(run.folder).log(1), 'utf8')).toContain('this attempt was started again elsewhere')
+    expect(existsSync(filesOf(run.folder).exit(1))).toBe(false)
+    await stopRun(run, {}, world)
+    expect(await ended(run, world)).toMatchObject({ reason: 'stopped', exitCode: 0 })
+    const numbers = [...readFileSync(filesOf(run.folder).trainer, 'utf8').matchAll(/^\{"seq":(\d+)/gm)].map(([, seq]) => Number(seq))
+    expect(numbers).toEqual(numbers.map((_, at) => at))
+  })
+
+  test.skipIf(!process.env.STAGEWRIGHT_FULL)(
+    'that comes no further between its starts ends and says why',
+    async ({ folder }) => {
+      const setup = ['(sleep 0.5; kill -USR1 $$) &']
+      const world = site.world(folder, { startMs: 1500 }, { settings: { setup } })
+      const run = await launched(world, lasting)
+      await vi.waitFor(() => expect(endOf(readState(run))).toBeDefined(), { timeout: 170_000, interval: 200 })
+      expect(endOf(readState(run))).toMatchObject({
+        reason: 'failed',
+        message: 'Slurm took the machines back 3 times in a row before there was a newer checkpoint, after step 0',
+      })
+      expect(starts(run)).toEqual([0, 0, 0, 0])
+    },
+    180_000,
+  )
 
   test('whose controller is killed trains on, is not taken for gone, and its end is known', async ({ folder }) => {
     const world = site.world(folder)

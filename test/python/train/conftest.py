@@ -48,6 +48,9 @@ class Recorder:
     def take(self) -> list[dict[str, Any]]:
         return self.due.pop(self.step, [])
 
+    def end_unless_ours(self) -> None:
+        pass
+
     def acknowledge(self, command: dict[str, Any], step: int, status: str, effective: Any, message: str | None = None) -> None:
         self.acknowledged.append((command["name"], step, status, effective))
         self.commands.append({**command, "step": step, "status": status, "effective": effective})
