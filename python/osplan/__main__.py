@@ -27,6 +27,9 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("decode", help="decodes every clip of a stage; the request comes on stdin, events go to stdout, both as JSON")
     commands.add_parser("sample", help="samples of trained weights; the request comes on stdin, events go to stdout, both as JSON")
     commands.add_parser("probe", help="memory and time of a stage; the request comes on stdin, the answer goes to stdout, both as JSON")
+    commands.add_parser(
+        "check", help="whether this trainer trains stages; the request comes on stdin, the answer goes to stdout, both as JSON"
+    )
     pool = commands.add_parser("pool", help="a parent with everything imported that forks trainers of one process")
     pool.add_argument("socket")
     pool.add_argument("--room", help="long enough for the command line of a child")
@@ -35,10 +38,20 @@ def main(arguments: list[str]) -> int:
         from osplan.pool import serve
 
         return serve(options.socket, train_run)
-    answers = {"cache": fill_caches, "decode": decode_clips, "sample": sample_weights, "probe": probe_stage}
+    answers = {"check": check_stages, "cache": fill_caches, "decode": decode_clips, "sample": sample_weights, "probe": probe_stage}
     if options.command in answers:
         return answer_request(answers[options.command])
     return train_run(options.run.resolve(), options.attempt)
+
+
+def check_stages(request: Mapping[str, Any], say: Callable[..., None]) -> None:
+    """Says `trainable` of a request `{stages}` whose every stage this trainer carries out as it is written."""
+    from osplan.domain.stage import decode_stage
+    from osplan.train.supported import refuse_unsupported
+
+    for stage in request["stages"]:
+        refuse_unsupported(decode_stage(stage))
+    say("trainable")
 
 
 def fill_caches(request: Mapping[str, Any], say: Callable[..., None]) -> None:

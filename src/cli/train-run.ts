@@ -9,6 +9,7 @@ import { chainPlan, withData } from '../runs/chain.ts'
 import { chainOf } from '../runs/chain-driver.ts'
 import { exampleJob } from '../runs/job.ts'
 import { type Prepared, prepareRun, startRun } from '../runs/launch.ts'
+import { refuseUntrainable } from '../runs/osplan-request.ts'
 import { tinyStage } from '../runs/tiny.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { continueChain } from './chain-actions.ts'
@@ -49,6 +50,7 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
   const side = withData(await resolveSide(args.recipe, context), args.data)
   const wanted = args.tiny ? tinyStage(side) : side
   if (args.dryRun) return printStart([wanted.stage], world, runs)
+  await refuseUntrainable([wanted.stage], runs)
   const recipe = parsed.kind === 'recipe' ? { file: parsed.file, stage: side.stage.name } : null
   const prepared = await prepareRun(wanted, { verb: 'train', recipe }, runs)
   printHandOff(prepared.handOff, world)
@@ -101,6 +103,7 @@ async function trainRecipe(file: string, args: TrainArguments, world: TrainingWo
   }
   const plan = chainPlan(recipe, { data: args.data, until: args.until })
   if (args.dryRun) return printStart(plan.stages, world, runs)
+  await refuseUntrainable(plan.stages, runs)
   const chain = chainOf(plan, runs)
   world.stdout.write(`chain ${chain.id}\n`)
   await continueChain(chain, args.detach, world, runs)

@@ -177,3 +177,16 @@ test.concurrent('a Python that is not there is refused before anything starts', 
   expect(await train.code()).toBe(2)
   expect(train.output).toContain('PYTHON_MISSING')
 })
+
+test.concurrent('a stage this trainer cannot train is refused with 2, and no run is made of it', async ({ command, folder }) => {
+  mkdirSync(join(folder, 'clips'))
+  for (const stage of ['v1.0.0/class-train_imgae', 'v1.2/udit-1-image240p']) {
+    const train = command('train', stage, '--tiny', '--data', 'clips')
+    expect(await train.code()).toBe(2)
+    expect(train.output).toMatch(/expected one of .* \[KIND_UNTRAINABLE\]\nhint: this trainer cannot train it/)
+  }
+  writeFileSync(join(folder, 'c.yaml'), `${recipe}  - { name: odd, kind: vae, extends: one, memory: { compile: blocks } }\n`)
+  const chain = command('train', 'c.yaml')
+  expect([await chain.code(), chain.output]).toEqual([2, expect.stringContaining('SETTING_UNSUPPORTED')])
+  expect([listRuns(join(folder, 'runs')), listChains(join(folder, 'runs'))]).toEqual([[], []])
+})

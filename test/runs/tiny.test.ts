@@ -21,7 +21,7 @@ const trainableClasses = ['OpenSoraT2V_v1_3', 'OpenSoraInpaint_v1_3', 'OpenSoraT
 /** Whether the trainer has this kind of stage; the others are refused by their name before anything is built. */
 function isTrainable(name: string): boolean {
   const { kind, vae, model } = catalogueStage(name).stage
-  if (vae.class === 'image' || kind === 'lora' || kind === 'class-to-video') return false
+  if (vae.class === 'image' || kind === 'class-to-video') return false
   const isOldInpaint = kind === 'inpaint' && !model.rope
   return kind === 'vae' || (trainableClasses.includes(model.class) && !isOldInpaint)
 }

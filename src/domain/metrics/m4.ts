@@ -31,9 +31,11 @@ const exactPerColumn = 4
 export function curveOf(x: Float64Array, y: Float64Array, rows: Uint32Array | undefined, { from, to, width }: View): Curve {
   const points = new Points(x, y, rows)
   const [begin, end] = [points.firstFrom(from), points.firstAfter(to)]
-  const finite = points.finite(begin, end)
-  const isExact = finite <= width * exactPerColumn
-  const chosen = isExact ? points.every(begin, end) : points.extremes(begin, end, { from, to, width })
+  const most = width * exactPerColumn
+  const reduced = end - begin <= most ? undefined : points.extremes(begin, end, { from, to, width })
+  const isExact = reduced === undefined || reduced.finite <= most
+  const chosen = isExact ? points.every(begin, end) : reduced.chosen
+  const finite = isExact ? chosen.length : reduced.finite
   const all = [points.nextFinite(begin - 1, -1), ...chosen, points.nextFinite(end, 1)].filter((row) => row !== -1)
   return {
     x: all.map((row) => x[row] as number),
@@ -82,16 +84,6 @@ class Points {
     return low
   }
 
-  finite(begin: number, end: number): number {
-    let count = 0
-    for (let place = begin; place < end; place += 1) {
-      const value = this.#y[this.#rowAt(place)] as number
-      // Zero for every number, not a number for the others.
-      if (value - value === 0) count += 1
-    }
-    return count
-  }
-
   /** The nearest finite row from a place on, in a direction; -1 where there is none. */
   nextFinite(from: number, direction: 1 | -1): number {
     for (let place = from; place >= 0 && place < this.#length; place += direction) {
@@ -110,41 +102,56 @@ class Points {
     return chosen
   }
 
-  /** First, lowest, highest and last finite row of each column of pixels, in their order. */
-  extremes(begin: number, end: number, { from, to, width }: View): number[] {
+  /** First, lowest, highest and last finite row of each column of pixels, in their order, and how many finite rows there are in all. */
+  extremes(begin: number, end: number, { from, to, width }: View): { chosen: number[]; finite: number } {
     const chosen: number[] = []
+    let finite = 0
     let start = begin
     for (let column = 1; column <= width && start < end; column += 1) {
       const edge = from + ((to - from) * column) / width
-      const stop = column === width ? end : Math.min(end, this.firstFrom(edge))
-      chosen.push(...this.#extremesOf(start, stop))
-      start = Math.max(start, stop)
+      const stop = column === width ? end : Math.max(start, Math.min(end, this.firstFrom(edge)))
+      finite += this.#rows ? this.#extremesOf(this.#rows, start, stop, chosen) : this.#extremesOfAll(start, stop, chosen)
+      start = stop
     }
-    return chosen
+    return { chosen, finite }
   }
 
-  #extremesOf(start: number, stop: number): number[] {
-    let [first, last, low, high] = [-1, -1, -1, -1]
-    let [lowest, highest] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]
-    for (let place = start; place < stop; place += 1) {
-      const row = this.#rowAt(place)
-      const value = this.#y[row] as number
-      if (value - value !== 0) continue
-      if (first === -1) first = row
-      last = row
-      if (value < lowest) {
-        lowest = value
-        low = row
-      }
-      if (value > highest) {
-        highest = value
-        high = row
-      }
-    }
-    if (first === -1) return []
-    const inner = low < high ? [low, high] : [high, low]
-    return [first, ...inner, last].filter((row, place, all) => row !== all[place - 1])
+  /** Adds the extremes of a stretch of rows that are chosen by a list; returns how many of them are finite. */
+  #extremesOf(rows: Uint32Array, start: number, stop: number, chosen: number[]): number {
+    const values = new Float64Array(stop - start)
+    for (let place = start; place < stop; place += 1) values[place - start] = this.#y[rows[place] as number] as number
+    return addExtremes(values, (place) => rows[start + place] as number, chosen)
   }
+
+  #extremesOfAll(start: number, stop: number, chosen: number[]): number {
+    return addExtremes(this.#y.subarray(start, stop), (place) => start + place, chosen)
+  }
+}
+
+/** Adds the rows of the first, lowest, highest and last finite value, without repeating one; returns how many values are finite. */
+function addExtremes(values: Float64Array, rowAt: (place: number) => number, chosen: number[]): number {
+  let [first, last, low, high, finite] = [-1, -1, -1, -1, 0]
+  let [lowest, highest] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]
+  for (let place = 0; place < values.length; place += 1) {
+    const value = values[place] as number
+    // Zero for every number, not a number for the others.
+    if (value - value !== 0) continue
+    finite += 1
+    if (first === -1) first = place
+    last = place
+    if (value < lowest) {
+      lowest = value
+      low = place
+    }
+    if (value > highest) {
+      highest = value
+      high = place
+    }
+  }
+  if (finite === 0) return 0
+  const places = low < high ? [first, low, high, last] : [first, high, low, last]
+  for (const [at, place] of places.entries()) if (place !== places[at - 1]) chosen.push(rowAt(place))
+  return finite
 }
 
 /**
