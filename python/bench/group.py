@@ -23,7 +23,7 @@ class Benchmark:
     name: str
     what: str
     """What is measured against what, with sizes, in a line."""
-    figure: Literal["ratio", "difference", "value"] = "ratio"
+    figure: Literal["ratio", "paired-ratio", "difference", "value"] = "ratio"
     unit: str = "×"
     goal: Goal | None = None
 

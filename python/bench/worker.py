@@ -2,15 +2,20 @@
 
 import ctypes
 import multiprocessing
+import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 MEBI = 1024 * 1024
+SETTLE_SECONDS = 0.02
+"""How long threads in the background have after a task to end what it gave them, before processor time is read."""
 
 Task = Callable[[], object]
 
@@ -22,7 +27,7 @@ class Round:
     wall: float
     """Seconds by the clock."""
     cpu: float
-    """Seconds of all threads."""
+    """Seconds of all threads and of the processes that the task started, with what they still do in the moment after it."""
 
 
 class Contestant:
@@ -67,10 +72,20 @@ def contest(**contestants: Contestant) -> Iterator[dict[str, Contestant]]:
 
 def in_turns(rounds: int, contestants: dict[str, Contestant], task: str, *, warm: bool = True) -> dict[str, list[Round]]:
     """Rounds of every contestant, one after the other; one more before them, uncounted, where they should warm up."""
-    series: dict[str, list[Round]] = {name: [] for name in contestants}
+    return _turns(rounds, {name: partial(each.run, task) for name, each in contestants.items()}, warm=warm)
+
+
+def tasks_in_turns(rounds: int, contestant: Contestant, tasks: dict[str, str]) -> dict[str, list[Round]]:
+    """The same for tasks of one contestant, by the side each is: what differs by little is best compared within one process."""
+    return _turns(rounds, {side: partial(contestant.run, task) for side, task in tasks.items()}, warm=True)
+
+
+def _turns(rounds: int, sides: dict[str, Callable[[], Round]], *, warm: bool) -> dict[str, list[Round]]:
+    series: dict[str, list[Round]] = {name: [] for name in sides}
     for place in range(-1 if warm else 0, rounds):
-        for name, contestant in contestants.items():
-            took = contestant.run(task)
+        # Every other round the other way about: who comes after whom makes no difference then.
+        for name in list(sides) if place % 2 else list(sides)[::-1]:
+            took = sides[name]()
             if place >= 0:
                 series[name].append(took)
     return series
@@ -88,6 +103,8 @@ def cpu_note(series: dict[str, list[Round]]) -> str:
 
 
 def _serve(pipe: Connection, make: Callable[..., dict[str, Task]], arguments: tuple[Any, ...]) -> None:
+    # Standard output belongs to results.
+    os.dup2(2, 1)
     tasks = make(*arguments)
     while True:
         try:
@@ -98,10 +115,21 @@ def _serve(pipe: Connection, make: Callable[..., dict[str, Task]], arguments: tu
 
 
 def _timed(task: Task) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _cpu_seconds()
     task()
     _settle_gpu()
-    return time.perf_counter() - wall, time.process_time() - cpu
+    wall = time.perf_counter() - wall
+    time.sleep(SETTLE_SECONDS)
+    return wall, _cpu_seconds() - cpu
+
+
+def _cpu_seconds() -> float:
+    """Of this process and the processes it started that still run; of ended ones when they have been waited for."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    children = (child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split())
+    # The clock of another process: clock_getcpuclockid(3).
+    running = sum(time.clock_gettime(~int(child) << 3 | 2) for child in children)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + running
 
 
 def _peak(task: Task) -> float:

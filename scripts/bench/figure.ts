@@ -1,7 +1,10 @@
 import { z } from 'zod'
 
-/** How the series of a benchmark become its one number. `ours` is always there; `reference` where there is something to compare with. */
-const figureKind = z.enum(['ratio', 'difference', 'value'])
+/**
+ * How the series of a benchmark become its one number. `ours` is always there; `reference` where there is something to compare with.
+ * A ratio is that of the medians, a paired ratio the median of the rounds' own: for sides that differ by less than rounds do.
+ */
+const figureKind = z.enum(['ratio', 'paired-ratio', 'difference', 'value'])
 
 /** A number to reach, and from which side. */
 const goal = z.strictObject({ at: z.enum(['most', 'least']), value: z.number() })
@@ -77,6 +80,7 @@ export function figureOf(kind: Benchmark['figure'], series: Readonly<Record<stri
   const of = (rounds: readonly number[]): number => {
     const pick = (side: readonly number[]) => median(rounds.map((round) => side[round] ?? Number.NaN))
     if (kind === 'value') return pick(ours)
+    if (kind === 'paired-ratio') return median(rounds.map((round) => (ours[round] ?? Number.NaN) / (reference[round] ?? Number.NaN)))
     return kind === 'ratio' ? pick(ours) / pick(reference) : pick(ours) - pick(reference)
   }
   const random = generator(ours.length)

@@ -14,6 +14,7 @@ describe('a figure', () => {
     const series = { ours: [2, 4, 90], reference: [1, 2, 1] }
     expect(figureOf('ratio', series).value).toBe(4)
     expect(figureOf('difference', series).value).toBe(3)
+    expect(figureOf('paired-ratio', series).value).toBe(2)
     expect(figureOf('value', { ours: [2, 4, 90] })).toMatchObject({ value: 4, low: 2, high: 90 })
   })
 

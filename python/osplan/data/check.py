@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from osplan.data.annotations import ClipIndex, media_files, open_index, read_entries
-from osplan.data.joint_images import has_joint_images, parted
+from osplan.data.joint_rows import has_joint_images, parted
 from osplan.data.order import ClipOrder
 from osplan.data.probing import write_annotation
 from osplan.data.selection import (

@@ -116,14 +116,11 @@ def _columns_at_once(rows: Sequence[Any], root: str) -> Columns:
     paths = [row["path"] for row in rows]
     if set(map(type, paths)) - {str} or not all(paths) or any(odd in "\n".join(["", *paths]) for odd in ODD_IN_PATHS):
         paths = [_inside(path, root) for path in paths]
-    endings = [path[path.rfind(".") :].lower() for path in paths]
-    known = {ending: ending in IMAGE_ENDINGS for ending in set(endings)}
-    if known.keys() - VIDEO_ENDINGS - IMAGE_ENDINGS:
-        raise ValueError("an ending that is neither a video's nor an image's")
-    is_image = np.fromiter(map(known.__getitem__, endings), np.bool_, count)
+    is_image = _are_images(paths)
     captions = _values(rows, "cap")
     has_caption = np.fromiter(map(CAPTION_KINDS.__getitem__, map(type, captions)), np.uint8, count)
-    has_caption[[row for row, caption in enumerate(captions) if caption == []]] = NO_CAPTION
+    if np.any(has_caption == CAPTION_LIST):
+        has_caption[[row for row, caption in enumerate(captions) if caption == []]] = NO_CAPTION
     sizes = [size or {} for size in _values(rows, "resolution")]
     frames = _whole_numbers(_values(rows, "num_frames"))
     encoded = [path.encode() for path in paths]
@@ -142,6 +139,18 @@ def _columns_at_once(rows: Sequence[Any], root: str) -> Columns:
     return Columns(numbers, encoded, _encoded_captions(captions))
 
 
+def _are_images(paths: list[str]) -> np.ndarray:
+    """Which paths are images; ValueError where one is neither an image nor a video. Most endings have four letters with the dot."""
+    endings = [path[-4:] for path in paths]
+    known = {ending: ending.lower() in IMAGE_ENDINGS for ending in set(endings)}
+    if {ending.lower() for ending in known} - VIDEO_ENDINGS - IMAGE_ENDINGS:
+        endings = [path[path.rfind(".") :].lower() for path in paths]
+        known = {ending: ending in IMAGE_ENDINGS for ending in set(endings)}
+        if known.keys() - VIDEO_ENDINGS - IMAGE_ENDINGS:
+            raise ValueError("an ending that is neither a video's nor an image's")
+    return np.fromiter(map(known.__getitem__, endings), np.bool_, len(paths))
+
+
 def _values(rows: Sequence[Any], name: str, missing: Any = None) -> list[Any]:
     """A field of all rows; TypeError where one is no object."""
     return list(map(dict.get, rows, repeat(name), repeat(missing)))
@@ -149,9 +158,9 @@ def _values(rows: Sequence[Any], name: str, missing: Any = None) -> list[Any]:
 
 def _aesthetics(rows: Sequence[Any]) -> list[Any]:
     values = _values(rows, "aesthetic", _MISSING)
-    return (
-        [row.get("aes") if value is _MISSING else value for row, value in zip(rows, values, strict=True)] if _MISSING in values else values
-    )
+    if type(_MISSING) not in set(map(type, values)):
+        return values
+    return [row.get("aes") if value is _MISSING else value for row, value in zip(rows, values, strict=True)]
 
 
 def _first_frames(cuts: list[Any]) -> np.ndarray:

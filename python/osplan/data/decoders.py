@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import queue
 import select
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor
 
 import osplan
-from osplan.data.decode_worker import as_request
+from osplan.data.decode_worker import SharedMemory, as_request
 from osplan.data.decoding import ClipError, Wanted, pixels_of
 
 START_SECONDS = 120.0
 """How long a process may take to import what it needs."""
 GRACE_SECONDS = 0.5
 """A process that looks at its own deadline answers within this; one that hangs does not."""
+KEPT_BYTES = 1 << 28
 
 
 class Decoder:
@@ -34,9 +36,16 @@ class Decoder:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
             "OMP_NUM_THREADS": "1",
+            # What frames lie in is kept for the next ones, instead of going back to the system and being cleared anew each time.
+            "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
+            "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
         }
-        command = [sys.executable, "-m", "osplan.data.decode_worker"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
+        self._memory = SharedMemory(os.memfd_create("clip"))
+        weakref.finalize(self, os.close, self._memory.file)
+        command = [sys.executable, "-m", "osplan.data.decode_worker", str(self._memory.file)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment, pass_fds=[self._memory.file]
+        )
         self._held = b""
         self._is_ready = False
 
@@ -55,6 +64,9 @@ class Decoder:
             self._line(time.monotonic() + START_SECONDS)
             self._is_ready = True
         assert self._process.stdin is not None
+        count = math.prod(wanted.size)
+        if os.fstat(self._memory.file).st_size < count:
+            os.ftruncate(self._memory.file, count)
         try:
             self._process.stdin.write(as_request(wanted, deadline_seconds))
         except OSError as cause:
@@ -63,9 +75,7 @@ class Decoder:
         reply = json.loads(self._line(ends_at))
         if "error" in reply:
             raise ClipError(reply["error"])
-        pixels = torch.empty(reply["shape"], dtype=torch.uint8)
-        self._fill(pixels.numpy().reshape(-1).data, ends_at)
-        return pixels
+        return torch.frombuffer(self._memory.view(), dtype=torch.uint8, count=count).reshape(wanted.size).clone()
 
     def close(self) -> None:
         """Ends the process at once."""
@@ -78,24 +88,16 @@ class Decoder:
 
     def _line(self, ends_at: float) -> bytes:
         while b"\n" not in self._held:
-            self._held += self._read(1 << 16, ends_at)
+            self._held += self._read(ends_at)
         line, self._held = self._held.split(b"\n", 1)
         return line
 
-    def _fill(self, target: memoryview, ends_at: float) -> None:
-        held = len(self._held)
-        target[:held], self._held = self._held, b""
-        while held < len(target):
-            chunk = self._read(len(target) - held, ends_at)
-            target[held : held + len(chunk)] = chunk
-            held += len(chunk)
-
-    def _read(self, size: int, ends_at: float) -> bytes:
+    def _read(self, ends_at: float) -> bytes:
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], max(0.0, ends_at - time.monotonic()))
         if not readable:
             raise TimeoutError
-        chunk = os.read(self._process.stdout.fileno(), min(size, 1 << 20))
+        chunk = os.read(self._process.stdout.fileno(), 1 << 16)
         if not chunk:
             raise EOFError
         return chunk

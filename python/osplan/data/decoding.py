@@ -49,6 +49,11 @@ class Wanted:
     crop_at: tuple[float, float] | None
     """Where the crop lies between top and bottom, left and right; None stretches the frame instead of cropping it."""
 
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """Channels, frames, height and width of what becomes of them."""
+        return 3, len(self.places), self.height, self.width
+
 
 def frame_places(entry: Entry, every: float, start: int, count: int) -> tuple[int, ...]:
     """Frames of the file that make a window of `count` resampled frames from the `start`-th on."""
@@ -57,21 +62,23 @@ def frame_places(entry: Entry, every: float, start: int, count: int) -> tuple[in
     return tuple(places[start : start + count].tolist())
 
 
-def pixels_of(wanted: Wanted, deadline_seconds: float) -> Tensor:
-    """The wanted frames in the wanted size, (C, T, H, W) uint8.
+def pixels_of(wanted: Wanted, deadline_seconds: float, memory: memoryview | None = None) -> Tensor:
+    """The wanted frames in the wanted size, (C, T, H, W) uint8, at the beginning of `memory` where that is given.
 
     Each frame is resized as it comes, while it is in the processor's cache, so that no clip is ever held in the file's size.
+    One thread decodes: those of a decoder cost more than they bring where several clips are decoded at once.
     Raises ClipError where they cannot be had. The deadline is looked at between frames: what hangs inside one is interrupted by
     the process that asked (decoders.py).
     """
     ends_at = time.monotonic() + deadline_seconds
-    pixels_CTHW = np.empty((3, len(wanted.places), wanted.height, wanted.width), np.uint8)
+    pixels_CTHW = np.ndarray(wanted.size, np.uint8, memory) if memory is not None else np.empty(wanted.size, np.uint8)
     path, count, written = wanted.path, len(wanted.places), 0
     slots, converter = iter(enumerate(wanted.places)), _Converter()
     slot, next_place = next(slots)
     try:
         with av.open(path, timeout=deadline_seconds) as container:
             stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
             first = _seek(container, stream, wanted.places[0])
             for place, frame in enumerate(container.decode(stream), first):
                 if place == next_place:
@@ -140,8 +147,9 @@ def _write_packed(pixels_HWC: np.ndarray, target_CHW: np.ndarray) -> None:
         target_CHW[:] = pixels_HWC.transpose(2, 0, 1)
         return
     words_HW = pixels_HWC.view("<u4")[..., 0]
-    for channel, target_HW in enumerate(target_CHW):
-        np.copyto(target_HW, words_HW >> np.uint32(8 * channel), casting="unsafe")
+    np.copyto(target_CHW[0], words_HW, casting="unsafe")
+    for channel in (1, 2):
+        np.copyto(target_CHW[channel], words_HW >> np.uint32(8 * channel), casting="unsafe")
 
 
 def _part_as_it_is(wanted: Wanted, left: int, right: int, top: int, bottom: int) -> tuple[slice, slice] | None:

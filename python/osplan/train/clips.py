@@ -10,7 +10,7 @@ import numpy as np
 from osplan.data.annotations import ClipIndex, open_index, read_entries
 from osplan.data.check import bucket_table, steps_of
 from osplan.data.decoding import ClipError
-from osplan.data.joint_images import checked_parts
+from osplan.data.joint_rows import checked_parts
 from osplan.data.latents import latent_coverage
 from osplan.data.loading import ClipReader, TrainingLoader
 from osplan.data.order import ClipOrder

@@ -1,7 +1,8 @@
 """The loop: one for every kind of stage. It decides what comes next; its parts do it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -53,12 +54,18 @@ class Loop:
 
     def train(self) -> End:
         """Trains until the stage is over or something ends it; the last state is always in a checkpoint."""
+        with self.watched():
+            return self._settled(self._train())
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within, a clock sees whether steps go on."""
         attempt, world = self.attempt, self.attempt.world
         self.clock = StuckClock(
             attempt.run, world.rank, world.size, lambda: attempt.stage.incidents.watch.stuck_seconds, self.watching.stuck
         )
         try:
-            return self._settled(self._train())
+            yield
         finally:
             self.clock.close()
 
@@ -71,15 +78,15 @@ class Loop:
                 self._checkpoint()
         while True:
             try:
-                end = self._next()
+                end = self.next_step()
             except RefusedError as refused:
                 with self.clock.resting():
                     end = self.incidents.answer(refused, self.keeper, self.commands)
             if end is not None:
                 return end
 
-    def _next(self) -> End | None:
-        """One boundary and one step.
+    def next_step(self) -> End | None:
+        """One boundary and one step; the end where there is nothing more to do.
 
         Raises RefusedError for what the stage's policy has to decide.
         """

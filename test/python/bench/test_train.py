@@ -1,19 +1,27 @@
 from pathlib import Path
 
-from bench.groups.train import STEPS, Monitor, bare_tasks, stage_of_recipe, trainer_tasks
+from bench.groups.train import STAGES, Monitor, cached_tasks, stage_of_recipe, step_tasks
 
 
-def test_both_loops_make_the_same_steps_and_the_monitor_hears_of_each(tmp_path):
-    stage = stage_of_recipe()
-    stage["batch"]["perDevice"] = 1
+def test_both_loops_make_a_step_and_the_monitor_hears_of_the_trainers(tmp_path):
+    stage = stage_of_recipe(*STAGES["uncached"], "batch.perDevice=1")
     control = str(tmp_path / "control.sock")
     run = tmp_path / "run"
-    run.mkdir()
-    ours, bare = trainer_tasks(stage, run, control), bare_tasks(stage, run)
+    (run / "logs").mkdir(parents=True)
+    tasks = step_tasks(stage, run, control)
     monitor = Monitor(control)
-    ours["steps"]()
-    bare["steps"]()
-    while monitor.steps < STEPS:
+    for name in ("trainer", "bare", "trainer", "close"):
+        tasks[name]()
+    while monitor.steps < 2:
         monitor.heard.clear()
-        assert monitor.heard.wait(10) or monitor.steps == STEPS
-    assert Path(run / "trainer.jsonl").read_text().count('"event":"step"') == STEPS
+        assert monitor.heard.wait(10) or monitor.steps == 2
+    assert Path(run / "trainer.jsonl").read_text().count('"event":"step"') == 2
+
+
+def test_a_step_with_and_without_a_cache_is_made_on_the_same_clips(tmp_path):
+    stages = {name: stage_of_recipe(*settings, "batch.perDevice=2") for name, settings in STAGES.items()}
+    tasks = cached_tasks(stages, tmp_path / "clips", tmp_path)
+    for task in tasks.values():
+        task()
+    assert list(tasks) == ["uncached", "cached"]
+    assert [folder.name.split("-")[0] for folder in sorted((tmp_path / "clips" / ".stagewright").glob("[lt]*-*"))] == ["latents", "text"]

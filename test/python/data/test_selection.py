@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,3 +102,8 @@ def test_held_out_clips_stay_when_clips_are_added(index_of, stage_with):
     after = [many[place].entry.path for place in held_out_places(many, 6, 1)]
     assert len(set(before) & set(after)) >= 4
     assert held_out_places(few, 6, 1) != held_out_places(few, 6, 2)
+
+
+def test_a_check_of_metadata_imports_no_torch():
+    asked = "import sys, osplan.data.check, osplan.domain.stage; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], cwd=Path(__file__).parents[3] / "python", check=False).returncode == 0
