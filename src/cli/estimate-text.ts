@@ -29,21 +29,21 @@ export function measuredRows({ estimate, probe }: Measured, stageSteps: number):
 }
 
 /** What a probe measured, what it had been estimated at, and what follows for the whole stage. */
-function probeRows({ largest, device, threads, steps, seconds, memory }: Probe, stageSteps: number): Rows {
+function probeRows({ largest, device, threads, ranks, steps, seconds, memory }: Probe, stageSteps: number): Rows {
   const parts = Object.entries(seconds.split).filter(([, value]) => value > 0.005 * seconds.measured)
   const split = parts.map(([name, value]) => `${name} ${Math.round((100 * value) / seconds.measured)} %`).join(', ')
-  const where = device === 'cpu' ? `CPU, ${threads} ${threads === 1 ? 'thread' : 'threads'}` : device
-  const { check } = seconds
-  const checked = check
-    ? `; for ${shapeText(check.shape)} it says ${brief(check.predicted)} s, measured ${brief(check.measured)} s (${signed(check.error)})`
-    : ''
+  const place = device === 'cpu' ? `CPU, ${threads} ${threads === 1 ? 'thread' : 'threads'}` : device
+  const where = ranks > 1 ? `${ranks} ranks (${place} each)` : place
+  const { check, loading } = seconds
+  const checked = `for ${shapeText(check.shape)} it says ${brief(check.predicted)} s, measured ${brief(check.measured)} s (${signed(check.error)})`
   return [
     ['probe', `${steps} steps of ${shapeText(largest)} on ${where}: ${brief(seconds.measured)} s a step (${split})`],
-    ['', `the estimate had said ${brief(seconds.estimated)} s (${signed(seconds.error)}); calibrated by it${checked}`],
+    ['', `without it the estimate had said ${brief(seconds.estimated)} s (${signed(seconds.error)}); calibrated by it, ${checked}`],
     ['', `${bytesText(memory.process + memory.measured)} at most, ${memoryText(memory)}`],
+    ...(memory.checkpoint > 0 ? [['', `and ${bytesText(memory.checkpoint)} while a checkpoint is written`] as [string, string]] : []),
     [
       'takes',
-      `${brief(seconds.perStep)} s a step over its buckets: ${duration(seconds.stage)} for ${stageSteps} steps, without loading clips`,
+      `${brief(seconds.perStep)} s a step over its buckets${loading > 0 ? `, reading clips (${brief(loading)} s of a core) included` : ''}: ${duration(seconds.stage)} for ${stageSteps} steps`,
     ],
   ]
 }

@@ -8,6 +8,8 @@ const memory = z.object({
   /** Bytes by the estimate, beyond what the process holds before anything is built. */
   estimated: z.number(),
   parts: z.record(z.string(), z.number()),
+  /** Bytes beside a step while a checkpoint is copied and written; 0 on a GPU, where they lie in the host's memory. */
+  checkpoint: z.number(),
   /** Bytes of Python and its libraries; 0 on a GPU, whose allocator knows nothing of them. */
   process: z.number(),
   available: z.number(),
@@ -34,6 +36,8 @@ const probed = z.object({
   largest: shape,
   device: z.string(),
   threads: z.int(),
+  /** Ranks that made the steps together. */
+  ranks: z.int(),
   steps: z.int(),
   seconds: z.object({
     measured: z.number(),
@@ -42,7 +46,11 @@ const probed = z.object({
     estimated: z.number(),
     /** The estimate over the measurement, less 1. */
     error: z.number(),
-    check: z.object({ shape, predicted: z.number(), measured: z.number(), error: z.number() }).nullable(),
+    /** Steps the calibrated estimate was checked on: of a bucket in between, or of the largest once more. */
+    check: z.object({ shape, predicted: z.number(), measured: z.number(), error: z.number() }),
+    /** Seconds one core takes to read the clips of a step; 0 where none are read. */
+    loading: z.number(),
+    /** Of a mean step over the buckets, while the clips of the next are read. */
     perStep: z.number(),
     stage: z.number(),
   }),

@@ -7,7 +7,13 @@ import type { Estimate, Probe } from '../../src/runs/estimate.ts'
 
 const mib = 2 ** 20
 const largest = { clips: 2, frames: 5, height: 32, width: 48 }
-const memory = { estimated: 100 * mib, parts: { weights: 60 * mib, activations: 40 * mib }, process: 300 * mib, available: 350 * mib }
+const memory = {
+  estimated: 100 * mib,
+  parts: { weights: 60 * mib, activations: 40 * mib },
+  checkpoint: 0,
+  process: 300 * mib,
+  available: 350 * mib,
+}
 
 test('an estimate says whether it fits and what would need less, the dearest last', () => {
   const estimate: Estimate = {
@@ -43,6 +49,7 @@ test('a probe says what it measured, how far off the estimate was, and what foll
     estimated: 1.5,
     error: 0.5,
     check,
+    loading: 0.1,
     perStep: 0.8,
     stage: 80,
   }
@@ -51,15 +58,17 @@ test('a probe says what it measured, how far off the estimate was, and what foll
     largest,
     device: 'cpu',
     threads: 1,
+    ranks: 2,
     steps: 3,
     seconds,
-    memory: { ...memory, measured: 80 * mib, error: 20 / 380 },
+    memory: { ...memory, checkpoint: 50 * mib, measured: 80 * mib, error: 20 / 380 },
   }
   expect(measuredRows({ probe }, 100).map(([name, text]) => `${name}|${text}`)).toEqual([
-    'probe|3 steps of 2 × 5×32×48 px on CPU, 1 thread: 1 s a step (forward 70 %, backward 30 %)',
-    '|the estimate had said 1.5 s (+50 %); calibrated by it; for 2 × 1×32×48 px it says 0.2 s, measured 0.25 s (−20 %)',
+    'probe|3 steps of 2 × 5×32×48 px on 2 ranks (CPU, 1 thread each): 1 s a step (forward 70 %, backward 30 %)',
+    '|without it the estimate had said 1.5 s (+50 %); calibrated by it, for 2 × 1×32×48 px it says 0.2 s, measured 0.25 s (−20 %)',
     '|380 MiB at most, estimated 400 MiB (+5 %), of which 300 MiB Python itself; the stage alone 80 MiB',
-    'takes|0.8 s a step over its buckets: 1 min 20 s for 100 steps, without loading clips',
+    '|and 50 MiB while a checkpoint is written',
+    'takes|0.8 s a step over its buckets, reading clips (0.1 s of a core) included: 1 min 20 s for 100 steps',
   ])
 })
 

@@ -7,7 +7,7 @@ on the number of workers or ranks nor on what was done before.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -185,6 +185,12 @@ class TrainingLoader:
         last = micro + 1 == self.stage.batch.accumulate
         self.position, self.micro = (self._after(position), 0) if last else (position, micro + 1)
         return samples
+
+    def finish_ahead(self) -> int:
+        """Waits for what is being read ahead: so many micro-batches."""
+        for _, _, futures in self._ahead:
+            wait(futures)
+        return len(self._ahead)
 
     def state(self) -> dict[str, Any]:
         """Position after the micro-batches taken so far, in whole global batches."""

@@ -97,6 +97,11 @@ def available_bytes(device: torch.device) -> int:
     return found.get("MemAvailable") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def resident_bytes() -> int:
     """Bytes this process holds now."""
     with open("/proc/self/statm") as file:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from osplan.domain.global_batch import shards
 from osplan.domain.schedule import Schedule
 from osplan.domain.stage import Stage
 from osplan.models.registry import build_model
@@ -95,11 +96,12 @@ def memory(stage: Stage) -> dict[str, Any]:
     found = parameters(stage)
     total, adapters = found["total"], found["adapters"]
     trainable = max(phase["trainable"] for phase in found["phases"])
+    ranks = shards(stage)
     parts = {
-        "weights": 4 * total,
-        "gradients": 4 * trainable,
-        "optimizer": 8 * trainable,
-        "ema": 4 * (adapters or total) if stage.ema.enabled else 0,
+        "weights": 4 * total // ranks,
+        "gradients": 4 * trainable // ranks,
+        "optimizer": 8 * trainable // ranks,
+        "ema": 4 * (adapters or total) // ranks if stage.ema.enabled else 0,
         "activations": _activation_bytes(stage),
     }
     return {"parts": parts, "total": sum(parts.values()), "error": 0.5}

@@ -1,7 +1,7 @@
-"""Memory and time of a stage on this machine: estimated from a traced step, then measured on three steps of its largest bucket.
+"""Memory and time of a stage on this machine: estimated from a traced step, then measured on steps of its largest bucket.
 
-The probe runs the trainer's own update on clips of noise, one rank, without data loading; weights are random but for an autoencoder
-that is there already.
+The probe runs the trainer's own update on clips of noise, on as many ranks as the stage asks of this machine; weights are random but
+for an autoencoder that is there already. Reading clips is timed apart, on one core, and set against the cores that are left.
 """
 
 import copy
@@ -9,77 +9,68 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from osplan.data.loading import ClipReader, TrainingLoader
+from osplan.data.order import ClipOrder
 from osplan.domain.stage import Stage
-from osplan.parallel.world import World, join_world, leave_world
+from osplan.parallel.world import World
 from osplan.train.architecture import RANDOM_WEIGHTS
-from osplan.train.assemble import build_task
-from osplan.train.attempt import Attempt
-from osplan.train.autoencoder import latent_channels, latent_size
+from osplan.train.assemble import RANDOM_STEPS, build_task
+from osplan.train.clips import split
 from osplan.train.live import LiveStage
-from osplan.train.loop import Loop
-from osplan.train.machine import (
-    Machine,
-    available_bytes,
-    forget_most_resident,
-    measured_machine,
-    most_resident_bytes,
-    resident_bytes,
-)
+from osplan.train.machine import Machine, available_bytes, cores, forget_most_resident, measured_machine, resident_bytes
 from osplan.train.parameters import phases_of
 from osplan.train.pickles import ENDINGS as PICKLES
 from osplan.train.pickles import as_safetensors
+from osplan.train.probe_ranks import local_ranks, probing_ranks
+from osplan.train.probed_steps import NOTHING, STEPS, Measurement, ProbedSteps, Said
 from osplan.train.supported import refuse_unsupported
-from osplan.train.task import Batch, Task
+from osplan.train.task import Task
 from osplan.train.traced import Shape, TracedStep, traced_step
+from osplan.train.ways import ways_to_fit
+from osplan.train.world_size import as_trained_by
 
-STEPS = 3
-"""Steps that are measured, after one that is not."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What steps of one bucket took."""
-
-    seconds: tuple[float, ...]
-    split: dict[str, float]
-    """Seconds by part, the median of the steps."""
-    bytes: int
-    """The most the process (or its GPU) held beyond what it held before the stage was built."""
+SAMPLED_STEPS = 1000
+"""Steps of a stage that are looked at to see whose turn they are."""
 
 
 def probe(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Mapping[tuple[int, int, int], int]) -> dict[str, Any]:
     """Estimate, measurement and their difference. `buckets` are clips by (frames, height, width); the stage's shape where there are none.
 
-    Raises UserError for a stage this trainer cannot train.
+    On the ranks beside the first the answer is empty. Raises UserError for a stage this trainer cannot train.
     """
-    live = LiveStage(_probed(stage_json, inputs))
-    stage = live.stage
-    refuse_unsupported(stage)
-    world = join_world(stage.memory.device, stage.memory.threads)
-    try:
+    asked = LiveStage(stage_json).stage
+    refuse_unsupported(asked)
+    request = {"stage": dict(stage_json), "inputs": dict(inputs), "steps": True}
+    with probing_ranks(asked, request) as world:
+        probed = _probed(stage_json, inputs)
+        # Fewer ranks than the stage wants: each does what one of them would.
+        live = LiveStage(as_trained_by(probed, world) if world.size == local_ranks(asked) else probed)
+        stage = live.stage
         shapes = _shapes(stage, buckets)
-        largest = shapes[0]
-        traced = {shape: traced_step(stage, shape, inputs["weights"]) for shape in shapes}
-        machine = measured_machine(world.device, stage.memory.precision, stage.memory.vae_precision)
+        traced = {shape: traced_step(stage, shape, inputs["weights"]) for shape in shapes} if world.is_first else {}
+        machine = measured_machine(world.device, stage.memory.precision, stage.memory.vae_precision) if world.is_first else None
+        # The others wait here: what they do would be measured with it.
+        world.barrier()
         base = resident_bytes()
         forget_most_resident()
         started = time.perf_counter()
         with _readable(inputs["weights"] if stage.kind == "vae" else None) as weights:
-            task = build_task(stage, {**inputs, "weights": weights}, _NOTHING, world.device, _Said())
+            task = build_task(stage, {**inputs, "weights": weights}, NOTHING, world.device, Said())
         built = time.perf_counter() - started
-        measured = {shape: _measured(live, task, shape, world, base) for shape in _tried(shapes)}
-        answer = _answer(stage, stage_json["steps"], shapes, buckets, traced, machine, measured, base, world)
-        return answer | {"largest": _json(largest), "buildSeconds": built}
-    finally:
-        leave_world()
+        with tempfile.TemporaryDirectory() as folder:
+            steps = ProbedSteps(live, task, world, base, _turns(task, asked), Path(folder))
+            measured = [(shape, steps.measure(shape)) for shape in _tried(shapes)]
+        loading = _loading_seconds(stage, inputs, world)
+        if machine is None:
+            return {}
+        answer = _answer(asked, stage, shapes, buckets, traced, machine, measured, base, world, loading)
+        return answer | {"largest": _json(shapes[0]), "buildSeconds": built}
 
 
 @contextmanager
@@ -96,9 +87,10 @@ def fits(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Mapp
     """The estimate of a stage without a probe, and the settings that would need less memory. Nothing is built, no step is made."""
     stage = LiveStage(stage_json).stage
     refuse_unsupported(stage)
-    world = join_world(stage.memory.device, stage.memory.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and stage.memory.device != "cpu" else "cpu")
+    torch.set_num_threads(stage.memory.threads or max(1, cores() // local_ranks(stage)))
     shape = _shapes(stage, buckets)[0]
-    machine = measured_machine(world.device, stage.memory.precision, stage.memory.vae_precision)
+    machine = measured_machine(device, stage.memory.precision, stage.memory.vae_precision)
     traced = traced_step(stage, shape, inputs["weights"])
     return {
         "largest": _json(shape),
@@ -106,8 +98,9 @@ def fits(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Mapp
         "memory": {
             "estimated": traced.bytes,
             "parts": traced.parts,
-            "process": resident_bytes() if world.device.type == "cpu" else 0,
-            "available": available_bytes(world.device),
+            "checkpoint": traced.checkpoint_bytes if device.type == "cpu" else 0,
+            "process": resident_bytes() if device.type == "cpu" else 0,
+            "available": available_bytes(device),
         },
         "phases": _phases(stage, shape, machine, inputs["weights"]),
         "ways": [
@@ -130,62 +123,108 @@ def _phases(stage: Stage, shape: Shape, machine: Machine, weights: str | None) -
 
 
 def _answer(
+    asked: Stage,
     stage: Stage,
-    steps: int,
     shapes: Sequence[Shape],
     buckets: Mapping[tuple[int, int, int], int],
     traced: Mapping[Shape, TracedStep],
     machine: Machine,
-    measured: Mapping[Shape, Measurement],
+    measured: Sequence[tuple[Shape, Measurement]],
     base: int,
     world: World,
+    loading: float,
 ) -> dict[str, Any]:
-    largest, passes = shapes[0], stage.batch.accumulate
-    found = measured[largest]
-    took = median(found.seconds)
-    estimates = {shape: machine.step_seconds(step, passes) for shape, step in traced.items()}
-    estimated = sum(estimates[largest].values())
+    """`measured` are the largest bucket, the smallest where there is one, and what the calibration by these is checked on."""
+    *tried, (checked, control) = measured
+    found = tried[0][1]
+    estimates = {shape: sum(machine.step_seconds(step, stage.batch.accumulate).values()) for shape, step in traced.items()}
+    calibration = {estimates[shape]: each.step_seconds for shape, each in tried}
+    said = calibrated(estimates[checked], calibration)
+    # Once the error is known, what it was found by is as good a measurement as the others.
+    again = found.step_seconds if checked == shapes[0] else control.step_seconds
+    calibration[estimates[checked]] = (again + control.step_seconds) / 2
 
-    def calibrated(shape: Shape) -> float:
-        """Each part in the ratio of its estimates; what is in no part stays."""
-        by_part = sum(found.split[name] * estimates[shape][name] / value for name, value in estimates[largest].items())
-        return by_part + max(0.0, took - sum(found.split[name] for name in estimates[largest]))
+    def with_clips(shape: Shape) -> float:
+        seconds = calibrated(estimates[shape], calibration)
+        return beside_loading(seconds, found.cpu_seconds * seconds / found.step_seconds, loading, stage.data.workers, world)
 
-    others = [shape for shape in measured if shape != largest]
-    check = _check(others[0], calibrated(others[0]), median(measured[others[0]].seconds)) if others else None
     clips = {shape: buckets.get((shape.frames, shape.height, shape.width), 0) or 1 for shape in shapes}
-    told = shapes if buckets else shapes[:1]
-    mean = sum(clips[shape] * calibrated(shape) for shape in told) / sum(clips[shape] for shape in told)
-    estimated_bytes = traced[largest].bytes
+    mean = sum(clips[shape] * with_clips(shape) for shape in shapes) / sum(clips.values())
     # What Python and its libraries hold before anything is built; a GPU's allocator knows nothing of it.
     process = base if world.device.type == "cpu" else 0
+    largest = traced[shapes[0]]
     return {
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu",
         "threads": world.threads,
+        "ranks": world.size,
         "steps": len(found.seconds),
         "seconds": {
-            "measured": took,
+            "measured": found.step_seconds,
             "each": list(found.seconds),
             "split": found.split,
-            "estimated": estimated,
-            "error": estimated / took - 1,
-            "check": check,
+            "estimated": estimates[shapes[0]],
+            "error": estimates[shapes[0]] / found.step_seconds - 1,
+            "check": _check(checked, said, control.step_seconds),
+            "loading": loading,
             "perStep": mean,
-            "stage": mean * steps,
+            "stage": mean * asked.steps,
         },
         "memory": {
             "measured": found.bytes,
-            "estimated": estimated_bytes,
-            "parts": traced[largest].parts,
-            "error": (process + estimated_bytes) / (process + found.bytes) - 1,
+            "estimated": largest.bytes,
+            "parts": largest.parts,
+            "error": (process + largest.bytes) / (process + found.bytes) - 1,
+            "checkpoint": largest.checkpoint_bytes if world.device.type == "cpu" else 0,
             "process": process,
             "available": available_bytes(world.device),
         },
     }
 
 
+def calibrated(estimate: float, measured: Mapping[float, float]) -> float:
+    """Seconds for an estimate, from what was measured for others: in the ratio of one, or on the lines through neighbours."""
+    known = sorted(measured.items())
+    if len(known) == 1:
+        (other, took), *_ = known
+        return took * estimate / other
+    place = max(1, min(len(known) - 1, sum(other < estimate for other, _ in known)))
+    (first, took), (last, longest) = known[place - 1 : place + 1]
+    return took + (longest - took) * (estimate - first) / (last - first)
+
+
+def beside_loading(seconds: float, cpu_seconds: float, loading: float, workers: int, world: World) -> float:
+    """Seconds of a step while the clips of the next are read: cores and readers are shared. `loading` is on one core."""
+    if loading == 0:
+        return seconds
+    of_rank = max(1.0, cores() / world.local_size)
+    return max(seconds, loading / max(1, workers), (cpu_seconds + loading) / of_rank)
+
+
+def _loading_seconds(stage: Stage, inputs: Mapping[str, Any], world: World) -> float:
+    """Seconds one core takes to read the clips of a step; 0 where there are none, or where they are kept encoded."""
+    kept = stage.data.cache != "off" and stage.kind == "text-to-video"
+    if inputs["data"] is None or kept or not world.is_first:
+        return 0.0
+    alone = replace(stage, data=replace(stage.data, workers=0))
+    training, _, _ = split(alone, inputs)
+    order = ClipOrder(training.buckets, stage.batch.per_device * stage.batch.accumulate * world.replicas, stage.data.seed)
+    loader = TrainingLoader(ClipReader(training, alone), order, alone, 0, world.replicas, lambda *_: None)
+    before = time.process_time()
+    for _ in range(STEPS):
+        loader.take()
+    ahead = loader.finish_ahead()
+    return (time.process_time() - before) / (STEPS + ahead) * stage.batch.accumulate
+
+
+def _turns(task: Task, stage: Stage) -> dict[bool, float]:
+    """Share of a stage's steps that train the model, and of those that train what plays against it."""
+    steps = range(1, stage.steps + 1, -(-stage.steps // SAMPLED_STEPS) | 1)
+    share = sum(task.trains_model(stage, step) for step in steps) / len(steps)
+    return {turn: part for turn, part in ((True, share), (False, 1 - share)) if part > 0}
+
+
 def _check(shape: Shape, predicted: float, took: float) -> dict[str, Any]:
-    """How far a calibrated estimate for another bucket is off."""
+    """How far a calibrated estimate is off."""
     return {"shape": _json(shape), "predicted": predicted, "measured": took, "error": predicted / took - 1}
 
 
@@ -193,8 +232,12 @@ def _probed(stage_json: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[st
     """The stage as it is probed: short, said at every step, beside a random autoencoder where none is there yet."""
     stage = copy.deepcopy(dict(stage_json))
     stage["logEvery"] = 1
-    stage["steps"] = 2 * (STEPS + 1)
+    stage["steps"] = RANDOM_STEPS
     stage["phases"] = []
+    objective = stage["objective"]
+    if objective["discriminatorStart"] <= stage_json["steps"]:
+        # From the first step on both sides take turns: a step of either has to be measured.
+        objective["discriminatorStart"] = objective["discriminatorWarmup"] = 0
     stage["trainable"] = max([stage_json["trainable"], *(phase["trainable"] for phase in stage_json["phases"])], key=_breadth)
     if stage["kind"] != "vae" and inputs["vae"] is None:
         stage["vae"]["weights"] = RANDOM_WEIGHTS
@@ -212,151 +255,14 @@ def _shapes(stage: Stage, buckets: Mapping[tuple[int, int, int], int]) -> list[S
     found = list(buckets) or [(stage.shape.frames, stage.shape.height, stage.shape.width)]
     cut = {(frames, crop or height, crop or width) for frames, height, width in found}
     ordered = sorted(cut, key=lambda size: size[0] * size[1] * size[2], reverse=True)
-    return [Shape(stage.batch.per_device, *size) for size in ordered] + _half(stage, ordered)
-
-
-def _half(stage: Stage, ordered: Sequence[tuple[int, int, int]]) -> list[Shape]:
-    """A smaller shape to check the estimate on, where the data has only one."""
-    frames, height, width = ordered[0]
-    stride = stage.vae.stride[0]
-    if len(ordered) > 1 or frames <= stride:
-        return []
-    return [Shape(stage.batch.per_device, 1 + (frames - 1) // (2 * stride) * stride, height, width)]
+    return [Shape(stage.batch.per_device, *size) for size in ordered]
 
 
 def _tried(shapes: Sequence[Shape]) -> list[Shape]:
-    """The largest, which the estimate is calibrated on, and the smallest, which it is checked on."""
-    return [shapes[0], shapes[-1]] if len(shapes) > 1 else [shapes[0]]
-
-
-class _Noise:
-    """Micro-batches of noise."""
-
-    def __init__(self, task: Task, stage: Stage, shape: Shape) -> None:
-        self.shape, self.taken = shape, 0
-        self.pixels = torch.randint(0, 256, (shape.clips, 3, shape.frames, shape.height, shape.width), dtype=torch.uint8)
-        self.moments = None
-        if stage.data.cache != "off" and stage.kind != "vae":
-            vae = task.encoders.vae  # type: ignore[attr-defined]
-            size = latent_size(vae, self.pixels)
-            self.moments = [torch.randn(2 * latent_channels(vae), *size[2:]) for _ in range(shape.clips)]
-
-    def take(self) -> Batch:
-        """The next one."""
-        self.taken += 1
-        rows = range(self.shape.clips)
-        captions = [f"clip {self.taken} of noise, row {row}" for row in rows]
-        names = None if self.moments is None else [str(row) for row in rows]
-        return Batch(self.pixels, captions, list(rows), ["noise"] * self.shape.clips, names, self.moments or ())
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-
-class _Said:
-    """A port that keeps what steps say."""
-
-    is_blocked = False
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, Any]] = []
-
-    def emit(self, event: str, **fields: Any) -> None:
-        """Keeps steps."""
-        if event == "step":
-            self.steps.append(fields)
-
-    def take(self) -> list[dict[str, Any]]:
-        """Nothing is asked."""
-        return []
-
-    def end_unless_ours(self) -> None:
-        """Nothing: a probe writes no run."""
-
-    def acknowledge(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-
-_NOTHING: Any = SimpleNamespace(held_out=[], whole_clips=[], caches=SimpleNamespace(latents=None, texts=None))
-"""What a task knows of clips where none are measured."""
-
-
-def _measured(live: LiveStage, task: Task, shape: Shape, world: World, base: int) -> Measurement:
-    """Steps of the trainer's own on one bucket."""
-    said = _Said()
-    if world.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(world.device)
-    with tempfile.TemporaryDirectory() as folder:
-        attempt = Attempt(live, "", task, _Noise(task, live.stage, shape), world, said, Path(folder), 1)
-        loop = Loop(attempt)
-        for _ in range(1 + STEPS):
-            loop.update.make()
-    steps = said.steps[1:]
-    seconds = tuple(float(step["seconds_per_step"]) for step in steps)
-    parts = {name: median(step["split"].get(name, 0.0) for step in steps) for name in ("data", "forward", "backward", "optimizer")}
-    held = torch.cuda.max_memory_allocated(world.device) if world.device.type == "cuda" else most_resident_bytes() - base
-    return Measurement(seconds, parts, held)
+    """The largest and the smallest, which calibrate the estimate; last what it is checked on: one between, or the largest again."""
+    between = shapes[len(shapes) // 2] if len(shapes) > 2 else shapes[0]
+    return [shapes[0], *shapes[-1:][: len(shapes) - 1], between]
 
 
 def _json(shape: Shape) -> dict[str, int]:
     return {"clips": shape.clips, "frames": shape.frames, "height": shape.height, "width": shape.width}
-
-
-@dataclass(frozen=True)
-class Way:
-    """A change of settings that needs less memory."""
-
-    settings: dict[str, Any]
-    bytes: int
-    slowdown: float
-    """Estimated seconds per step over those without it."""
-    changes_training: bool
-    """Whether the stage learns something else by it."""
-
-
-def ways_to_fit(stage: Stage, shape: Shape, machine: Machine, weights: str | None = None) -> list[Way]:
-    """Changes of settings that need less memory, the cheapest first: those that only cost time, then those that change what is learnt."""
-    now = traced_step(stage, shape, weights)
-    before = sum(machine.step_seconds(now, stage.batch.accumulate).values())
-    found = []
-    for settings, changed, less, changes_training in _candidates(stage, shape):
-        traced = traced_step(changed, less, weights)
-        took = sum(machine.step_seconds(traced, changed.batch.accumulate).values())
-        if traced.bytes < 0.97 * now.bytes:
-            found.append(Way(settings, traced.bytes, took / before, changes_training))
-    return sorted(found, key=lambda way: (way.changes_training, way.slowdown))
-
-
-def _candidates(stage: Stage, shape: Shape) -> list[tuple[dict[str, Any], Stage, Shape, bool]]:
-    memory, batch = stage.memory, stage.batch
-    found: list[tuple[dict[str, Any], Stage, Shape, bool]] = []
-
-    def less(settings: dict[str, Any], changed: Stage, clips: int = shape.clips, *, changes_training: bool = False) -> None:
-        found.append((settings, changed, replace(shape, clips=clips), changes_training))
-
-    if stage.kind != "vae":
-        for level in ("selective", "all"):
-            if memory.checkpointing == "none" or (memory.checkpointing == "selective" and level == "all"):
-                less({"memory.checkpointing": level}, replace(stage, memory=replace(memory, checkpointing=level)))
-        if not memory.vae_tiling and stage.data.cache == "off":
-            less({"memory.vaeTiling": True}, replace(stage, memory=replace(memory, vae_tiling=True)))
-    if batch.per_device % 2 == 0:
-        half = replace(batch, per_device=batch.per_device // 2, accumulate=2 * batch.accumulate)
-        settings = {"batch.perDevice": half.per_device, "batch.accumulate": half.accumulate}
-        less(settings, replace(stage, batch=half), half.per_device)
-    if memory.precision == "fp32":
-        less({"memory.precision": "bf16"}, replace(stage, memory=replace(memory, precision="bf16")))
-    if stage.kind != "vae" and stage.lora.rank is None:
-        if stage.model.class_ != "SparseUMMDiT" and stage.model.layers > 1 and not stage.phases:
-            frozen = (*stage.trainable, f"-blocks[0:{stage.model.layers // 2}]")
-            less({"trainable": list(frozen)}, replace(stage, trainable=frozen), changes_training=True)
-        less({"lora.rank": 16}, replace(stage, lora=replace(stage.lora, rank=16), trainable=("all",), phases=()), changes_training=True)
-    if stage.kind == "vae" and not stage.vae.freeze_encoder:
-        less({"vae.freezeEncoder": True}, replace(stage, vae=replace(stage.vae, freeze_encoder=True)), changes_training=True)
-    if stage.ema.enabled:
-        less({"ema.enabled": False}, replace(stage, ema=replace(stage.ema, enabled=False)), changes_training=True)
-    return found

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from osplan.domain.global_batch import shards
 from osplan.domain.stage import Lora, Stage
 from osplan.models.discriminator import PatchDiscriminator3D
 from osplan.models.haar import haar_matrix
@@ -34,6 +35,8 @@ from osplan.train.vae_task import parts_of
 OPTIMIZER_BYTES = {"adamw": 8, "adamw-8bit": 2, "prodigy": 16, "sgd": 4}
 """State of an optimiser per trained parameter."""
 CPU = torch.device("cpu")
+STATE_COPIES = 2
+"""Beside the tensors themselves, PyTorch's safetensors writer holds a file's bytes by tensor and as a whole."""
 ATTENTION_BACKWARD = 2.5
 """Operations of the backward pass of attention that keeps no matrix, over those of the forward pass."""
 
@@ -76,11 +79,25 @@ class TracedStep:
     forward: Work
     backward: Work
     update: Work
+    is_adapted: bool = False
+    """Whether adapters are trained beside a frozen base."""
+    writers: int = 1
+    """Ranks that have the same optimiser state and write a part of it each."""
 
     @property
     def bytes(self) -> int:
-        """At the worst moment."""
+        """At the worst moment of a step."""
         return sum(self.parts.values())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Host memory beside it while a checkpoint is written: copies of weights, averages and the optimiser's state, some of those twice.
+
+        Adapters are merged into copies of the base, once for the weights and once for their average, and those are copied to be written.
+        """
+        merged = 2 * self.parts["weights"] * (2 if self.parts["ema"] else 1) if self.is_adapted else self.parts["weights"]
+        copied = merged + self.parts["ema"] + self.parts.get("discriminator", 0)
+        return round(copied + (1 + STATE_COPIES / self.writers) * self.parts["optimizer"])
 
 
 class Observed(TorchDispatchMode):
@@ -191,7 +208,14 @@ def _traced_transformer(stage: Stage, shape: Shape) -> TracedStep:
     parts = _parts(stage, model, vae, max(resting, alive))
     # An inpainting stage encodes the known frames of each clip besides the clip.
     again = encode if is_inpainting else Work(0, 0, 0)
-    return TracedStep(parts, again + (encode if stage.data.cache == "off" else Work(0, 0, 0)), forward, backward, _update(stage, model))
+    return TracedStep(
+        parts,
+        again + (encode if stage.data.cache == "off" else Work(0, 0, 0)),
+        forward,
+        backward,
+        _update(stage, model),
+        stage.lora.rank is not None,
+    )
 
 
 def _traced_vae(stage: Stage, shape: Shape, weights: str | None) -> TracedStep:
@@ -214,7 +238,7 @@ def _traced_vae(stage: Stage, shape: Shape, weights: str | None) -> TracedStep:
     if game is not None:
         # With its gradients and the two moments of its optimiser.
         parts["discriminator"] = 4 * sum(parameter.nbytes for parameter in game.parameters())
-    return TracedStep(parts, Work(0, 0, 0), forward, backward, _update(stage, model))
+    return TracedStep(parts, Work(0, 0, 0), forward, backward, _update(stage, model), writers=_writers(stage))
 
 
 def _encoding(stage: Stage, vae: Any, shape: Shape, meter: _Meter) -> Work:
@@ -277,15 +301,25 @@ def _parts(stage: Stage, model: nn.Module, vae: nn.Module | None, alive: int) ->
     names = [name for name, _ in model.named_parameters()]
     averaged = sum(model.get_parameter(name).nbytes for name in selectable(names))
     beside = alive if stage.batch.accumulate > 1 else max(0, alive - trained)
+    ranks = shards(stage)
     # The optimiser holds a copy of what it divides by for a moment.
-    return {
-        "weights": sum(parameter.nbytes for parameter in model.parameters()),
-        "gradients": trained,
-        "optimizer": trained // 4 * OPTIMIZER_BYTES.get(stage.optimizer.name, 8),
-        "ema": averaged if stage.ema.enabled else 0,
+    parts = {
+        "weights": sum(parameter.nbytes for parameter in model.parameters()) // ranks,
+        "gradients": trained // ranks,
+        "optimizer": trained // 4 * OPTIMIZER_BYTES.get(stage.optimizer.name, 8) // ranks,
+        "ema": averaged // ranks if stage.ema.enabled else 0,
         "autoencoder": 0 if vae is None else sum(parameter.nbytes for parameter in vae.parameters()),
-        "activations": max(beside, trained),
+        "activations": max(beside, trained // ranks),
     }
+    if ranks > 1:
+        # While one block computes the next is on its way, and the gradient of the one before is being shared out.
+        blocks = [sum(parameter.nbytes for parameter in block.parameters()) for block in model.blocks]  # type: ignore[union-attr]
+        parts["gathered"] = 3 * max(blocks, default=0)
+    return parts
+
+
+def _writers(stage: Stage) -> int:
+    return stage.parallel.nodes * stage.parallel.processes // shards(stage)
 
 
 def _update(stage: Stage, model: nn.Module) -> Work:

@@ -4,6 +4,7 @@ The host waits for the device once in a step: for the norm and the losses, witho
 """
 
 import math
+import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -171,8 +172,7 @@ def _without_sync(model: nn.Module, *, wait: bool) -> Iterator[None]:
 
 
 def _memory(device: torch.device) -> int:
-    """Peak bytes: of the GPU's allocator, or the resident size of the process."""
+    """Peak bytes so far: of the GPU's allocator, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
