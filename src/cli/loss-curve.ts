@@ -1,12 +1,16 @@
 import type { Paint } from './terminal.ts'
 
 /*
- * The course of a loss on a terminal: a band from the lowest to the highest value of each column, its mean, and what was measured on
- * held-out clips. Kept in a bounded amount of memory, however long the run.
+ * The course of a loss on a terminal: a band from the lowest to the highest value of each column, the mean around it, and what was measured
+ * on held-out clips. Kept in a bounded amount of memory, however long the run.
  */
 
 /** Stretches are joined in pairs beyond this. */
 const mostStretches = 1024
+
+/** Columns on each side that a drawn mean takes in, in a curve wide enough for it. */
+const neighbours = 2
+const columnsPerNeighbour = 20
 
 /** Consecutive steps. */
 interface Stretch {
@@ -60,12 +64,13 @@ export class LossCurve {
     const place = (step: number) => Math.min(columns - 1, Math.floor(((step - first) / (last - first + 1)) * columns))
     const drawn = this.#columns(columns, place)
     const marks = new Map(this.#heldOut.filter(({ step }) => step >= first).map(({ step, loss }) => [place(step), loss]))
+    const means = drawn.map((column, at) => column && meanAround(drawn, at))
     const [bottom, top] = boundsOf(drawn, [...marks.values()])
     const row = (value: number) => Math.max(0, Math.min(height - 1, Math.floor(((value - bottom) / (top - bottom || 1)) * height)))
     return Array.from({ length: height }, (_, line) => {
       const at = height - 1 - line
       const name = line === 0 ? label(top) : line === height - 1 ? label(bottom) : ''
-      const cells = drawn.map((column, index) => cellOf(column, marks.get(index), at, row, paint))
+      const cells = drawn.map((column, index) => cellOf({ column, mean: means[index], mark: marks.get(index) }, at, row, paint))
       return `${paint.dim(name.padStart(labelWidth - 1))} ${cells.join('')}`
     })
   }
@@ -110,9 +115,22 @@ function boundsOf(columns: readonly (Column | undefined)[], marks: readonly numb
   return [Math.min(...known.map(({ low }) => low), ...marks), Math.max(usual, ...means, ...marks)]
 }
 
-function cellOf(column: Column | undefined, mark: number | undefined, at: number, row: (value: number) => number, paint: Paint): string {
+/** The mean of a column and its neighbours: losses of single steps differ by chance, and a mean of few of them would jump from row to row. */
+function meanAround(columns: readonly (Column | undefined)[], at: number): number {
+  const reach = Math.min(neighbours, Math.floor(columns.length / columnsPerNeighbour))
+  const near = columns.slice(Math.max(0, at - reach), at + reach + 1).filter((column) => column !== undefined)
+  return near.reduce((total, { sum }) => total + sum, 0) / near.reduce((total, { count }) => total + count, 0)
+}
+
+interface Cell {
+  readonly column: Column | undefined
+  readonly mean: number | undefined
+  readonly mark: number | undefined
+}
+
+function cellOf({ column, mean, mark }: Cell, at: number, row: (value: number) => number, paint: Paint): string {
   if (mark !== undefined && row(mark) === at) return paint.green('◆')
   if (!column) return ' '
-  if (row(column.sum / column.count) === at) return paint.cyan('━')
+  if (mean !== undefined && row(mean) === at) return paint.cyan('━')
   return at >= row(column.low) && at <= row(column.high) ? paint.dim('░') : ' '
 }

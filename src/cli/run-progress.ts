@@ -3,9 +3,10 @@ import type { RunEvent } from '../domain/run/state.ts'
 import { fullDiskText } from '../domain/run/state.ts'
 import { LossCurve } from './loss-curve.ts'
 import { brief, duration, waitingText } from './progress.ts'
+import { Redrawn } from './redrawn.ts'
 import { type Shown, screenLines, secondsLeft } from './screen.ts'
 import type { Output, Paint } from './terminal.ts'
-import { cutColoured, printable, widthOf } from './terminal.ts'
+import { printable, widthOf } from './terminal.ts'
 
 const redrawMs = 200
 const plainEverySteps = 50
@@ -18,7 +19,7 @@ export class Progress {
   readonly #paint: Paint
   readonly #title: string
   readonly #curve = new LossCurve()
-  #drawn = 0
+  readonly #view: Redrawn
   #lastDraw = 0
   #lastPlain = 0
   #step = 0
@@ -36,6 +37,7 @@ export class Progress {
 
   constructor(out: Output, paint: Paint, title: string) {
     this.#out = out
+    this.#view = new Redrawn(out)
     this.#paint = paint
     this.#title = title
   }
@@ -117,7 +119,7 @@ export class Progress {
   /** Leaves the last view on the screen. */
   end(): void {
     this.#draw(true)
-    this.#drawn = 0
+    this.#view.leave()
   }
 
   /** Forgets the steps that a continued or rolled-back run does again. */
@@ -182,12 +184,7 @@ export class Progress {
     if (!force && now - this.#lastDraw < redrawMs) return
     this.#lastDraw = now
     const width = widthOf(this.#out)
-    const lines = screenLines(this.#shown(), width, this.#paint)
-    const back = this.#drawn > 0 ? `\u001b[${this.#drawn}A` : ''
-    // What was drawn below a view that has become shorter goes too.
-    const below = this.#drawn > lines.length ? '\u001b[0J' : ''
-    this.#out.write(back + lines.map((line) => `\r\u001b[2K${cutColoured(line, this.#out.columns ?? width)}\n`).join('') + below)
-    this.#drawn = lines.length
+    this.#view.draw(screenLines(this.#shown(), width, this.#paint))
   }
 
   #shown(): Shown {

@@ -7,6 +7,7 @@ export interface Output {
   write(text: string): unknown
   readonly isTTY?: boolean | undefined
   readonly columns?: number | undefined
+  readonly rows?: number | undefined
 }
 
 /** The world outside a command; `main` gives it, since only `main` reads it. */

@@ -8,8 +8,9 @@ import { findRun } from '../store/runs.ts'
 import { runsFolderOf } from './folders.ts'
 import { exitCodeOf, follow } from './follow.ts'
 import { brief, duration } from './progress.ts'
+import { Redrawn } from './redrawn.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
-import { cutColoured, type Paint, paintFor, table, widthOf, writeJson, writeLines } from './terminal.ts'
+import { type Paint, paintFor, table, writeJson, writeLines } from './terminal.ts'
 
 export interface WatchArguments extends RunOptions {
   run: string[]
@@ -82,10 +83,11 @@ class TableView {
   readonly #world: TrainingWorld
   readonly #paint: Paint
   readonly #told = new Map<string, string>()
-  #drawn = 0
+  readonly #view: Redrawn
 
   constructor(world: TrainingWorld) {
     this.#world = world
+    this.#view = new Redrawn(world.stdout)
     this.#paint = paintFor(world.stdout, world.env)
   }
 
@@ -95,10 +97,7 @@ class TableView {
       for (const run of runs) this.#tell(run)
       return
     }
-    const columns = stdout.columns ?? widthOf(stdout)
-    const lines = tableLines(runs, this.#paint).map((line) => `\r\u001b[2K${cutColoured(line, columns)}\n`)
-    stdout.write(`${this.#drawn > 0 ? `\u001b[${this.#drawn}A` : ''}${lines.join('')}\u001b[0J`)
-    this.#drawn = lines.length
+    this.#view.draw(tableLines(runs, this.#paint))
   }
 
   #tell(run: RunSummary): void {
