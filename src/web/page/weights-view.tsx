@@ -1,4 +1,4 @@
-import type { WeightChanges } from '../../runs/watch/weight-changes.ts'
+import type { WeightChanges } from '../../runs/watch/weight-comparer.ts'
 import { Scroll } from './scroll.tsx'
 import { useAnswer } from './state.ts'
 import { brief, howMany } from './words.ts'

@@ -157,6 +157,22 @@ def test_a_phase_begun_by_hand_begins_once_also_after_going_on_from_a_checkpoint
     assert second.losses() == {step: loss for step, loss in recorder.losses().items() if step in second.losses()}
 
 
+def test_three_phases_gone_on_with_from_each_end_with_the_weights_of_an_unbroken_run(loop_of):
+    phases = [{"at": 3, "trainable": ["head", "blocks[1]"], "rewarmSteps": 1}, {"at": 6, "trainable": ["all"], "rewarmSteps": 1}]
+    settings = {"steps": 9, "trainable": ["head"], "phases": phases, "checkpoint": {"everySteps": 2, "keepLast": None}}
+    unbroken, recorder = loop_of(**settings)
+    unbroken.train()
+    expected = {name: value.clone() for name, value in unbroken.trained.source.state_dict().items()}
+    proofs = recorder.of("phaseProof")
+    assert [(proof["step"], proof["frozen_changed"], proof["frozen"] > 0) for proof in proofs] == [(3, [], True), (6, [], True), (9, [], False)]
+    for step in (2, 4, 8):
+        again, second = loop_of(**settings)
+        again.restore(read_checkpoint(folder_of(again.attempt.run, step), 0), [], same_run=True)
+        again.train()
+        assert all(torch.equal(value, expected[name]) for name, value in again.trained.source.state_dict().items())
+        assert [proof for proof in proofs if proof["step"] > step] == second.of("phaseProof")
+
+
 def test_a_phase_begun_by_hand_begins_again_after_a_roll_back_to_before_it(loop_of):
     loop, recorder = loop_of(poisoned=frozenset({4}), incidents={"policy": "rollback"}, **THAWING)
     recorder.due[3] = [{"id": "a", "name": "thaw"}]
