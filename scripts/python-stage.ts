@@ -18,24 +18,31 @@ interface Node {
   meaning?: string
   unit?: string
   impact?: string
+  added?: string
+  default?: unknown
 }
 
 const keywords = new Set(['class', 'from', 'in', 'is', 'lambda', 'global'])
 const classes: string[] = []
 const livePaths: string[] = []
+const added: string[] = []
 
 /** The text of `python/osplan/domain/stage.py`. */
 export function pythonStage(): string {
   classes.length = 0
   livePaths.length = 0
+  added.length = 0
   const root = stageJsonSchema('output') as Node
   writeClass('Stage', root, [])
-  return `${head}\n\n${classes.join('\n\n\n')}\n\n\n${decoder}`.replace('@LIVE@', livePaths.map((path) => `        "${path}",\n`).join(''))
+  return `${head}\n\n${classes.join('\n\n\n')}\n\n\n${decoder}`
+    .replace('@LIVE@', livePaths.map((path) => `        "${path}",\n`).join(''))
+    .replace('@ADDED@', added.join(''))
 }
 
 function writeClass(name: string, node: Node, at: string[]): void {
   const lines = Object.entries(node.properties ?? {}).flatMap(([key, child]) => {
     if (child.impact === 'live') livePaths.push([...at, key].join('.'))
+    if (child.added) added.push(`    "${[...at, key].join('.')}": ${pythonValue(child.default)},\n`)
     const attribute = attributeName(key)
     const doc = child.meaning ? [`    """${sentence(child)}"""`] : []
     return [`    ${attribute}: ${typeOf(child, [...at, key])}`, ...doc]
@@ -45,6 +52,11 @@ function writeClass(name: string, node: Node, at: string[]): void {
       ? 'One phase of training, as TypeScript resolved it. No field has a default: defaults live in src/domain/stage/schema.ts.'
       : `\`${at.join('.')}\` of a stage.`
   classes.push([`@dataclass(frozen=True, kw_only=True, slots=True)`, `class ${name}:`, `    """${title}"""`, '', ...lines].join('\n'))
+}
+
+function pythonValue(value: unknown): string {
+  if (typeof value === 'boolean') return value ? 'True' : 'False'
+  return value === null ? 'None' : JSON.stringify(value)
 }
 
 function sentence(node: Node): string {
@@ -107,6 +119,9 @@ const decoder = `LIVE_PATHS = frozenset(
 @LIVE@    }
 )
 """Fields that may change while a run trains."""
+ADDED: dict[str, Any] = {
+@ADDED@}
+"""Fields newer than the first runs, and the value that does what was done before them."""
 
 
 def decode_stage(value: Any) -> Stage:

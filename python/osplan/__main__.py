@@ -137,7 +137,7 @@ def train_run(run: Path, attempt: int) -> int:
     _end_with_parent(port)
     try:
         if is_first:
-            stage, _ = read_stage(run)
+            stage, *_ = read_stage(run)
             port.track(open_trackers(stage["reportTo"], run, identity["id"], attempt, stage))
         from osplan.train.assemble import train_attempt
 

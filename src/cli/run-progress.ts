@@ -76,6 +76,9 @@ export class Progress {
       case 'diskFull':
         this.#note(`${fullDiskText(event)}; nothing is lost, it goes on by itself`)
         break
+      case 'stageFilled':
+        this.#note(`settings newer than the run do what was done without them: ${Object.keys(event.settings).join(', ')}`)
+        break
       case 'diskFree':
         this.#note(`room on the disk again after ${duration(event.seconds)}`)
         break

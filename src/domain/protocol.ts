@@ -111,6 +111,8 @@ export const trainerEvent = z.discriminatedUnion('event', [
   }),
   /** A kept encoding that is not used, or a cache that is no longer written. */
   z.looseObject({ ...lineHead, event: z.literal('cacheProblem'), message: z.string() }),
+  /** Settings newer than the run, with the values they take: what was done before there were any. */
+  z.looseObject({ ...lineHead, event: z.literal('stageFilled'), settings: z.record(z.string(), z.unknown()) }),
   /** Nothing is trained until there is room on the disk of the run; said again while it lasts. Bytes. */
   z.looseObject({ ...lineHead, event: z.literal('diskFull'), step: count, needed: count, free: count }),
   /** There is room again. */

@@ -24,9 +24,11 @@ export function diskPlan(stage: Stage, { total, phases }: Parameters, runsFolder
   const trained = Math.max(0, ...phases.map((phase) => phase.trainable))
   const weights = total * (stage.ema.enabled ? 2 : 1)
   const checkpointBytes = floatBytes * (weights + adamMoments * trained)
-  const { keepLast, keepBest, everySteps } = stage.checkpoint
+  const { keepLast, keepBest, everySteps, keepEverySteps, keepEnds } = stage.checkpoint
   const made = Math.ceil(stage.steps / everySteps)
-  const checkpoints = keepLast === null ? made : Math.min(made, keepLast + keepBest + 1)
+  const ends = keepEnds ? stage.phases.length : 0
+  const forGood = ends + (keepEverySteps === null ? 0 : Math.floor(stage.steps / keepEverySteps))
+  const checkpoints = keepLast === null ? made + ends : Math.min(made + ends, keepLast + keepBest + forGood + 1)
   return { checkpointBytes, checkpoints, bytes: checkpointBytes * checkpoints, freeBytes: freeAt(runsFolder) }
 }
 

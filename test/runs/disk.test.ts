@@ -23,3 +23,7 @@ test('there is one more than are kept while it is written, and never more than a
   expect(planned({ everySteps: 10, keepLast: null, keepBest: 0 }, 100, true).checkpoints).toBe(10)
   expect(planned({}, 10, true).freeBytes).toBeGreaterThan(0)
 })
+
+test('those that are kept for good are counted', () => {
+  expect(planned({ everySteps: 1, keepLast: 2, keepBest: 1, keepEverySteps: 20, keepEnds: true }, 100, true).checkpoints).toBe(9)
+})

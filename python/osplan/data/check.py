@@ -14,7 +14,7 @@ import numpy as np
 
 from osplan.data.annotations import ClipIndex, media_files, open_index, read_entries
 from osplan.data.joint_rows import has_joint_images, parted
-from osplan.data.order import ClipOrder
+from osplan.data.order import order_of
 from osplan.data.probing import write_annotation
 from osplan.data.selection import (
     EXAMPLES,
@@ -195,7 +195,7 @@ def steps_of(clips: ChosenClips, global_batch: int, stage: Stage) -> dict[str, A
     """Steps per epoch, and where the stage ends and why."""
     if not len(clips):
         return {"stepsPerEpoch": 0, "endsAt": 0, "endsBecause": "there is no clip to train on"}
-    per_epoch = ClipOrder(clips.buckets, global_batch, stage.data.seed).batches_per_epoch
+    per_epoch = order_of(clips, global_batch, stage).batches_per_epoch
     by_epochs = None if stage.epochs is None else stage.epochs * per_epoch
     if by_epochs is not None and by_epochs < stage.steps:
         because = f"{stage.epochs} epochs of {per_epoch} steps are over before {stage.steps} steps"

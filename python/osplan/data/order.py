@@ -8,7 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from osplan.data.selection import Bucket, bucket_keys
+from osplan.data.selection import Bucket, ChosenClips, bucket_keys
+from osplan.domain.stage import Stage
+
+
+def order_of(clips: ChosenClips, global_batch: int, stage: Stage) -> "ClipOrder":
+    """The order of a stage's clips: in batches of one shape, or all mixed where the stage does not group them."""
+    return ClipOrder(clips.buckets if stage.data.group_by_shape else np.zeros((len(clips), 3)), global_batch, stage.data.seed)
 
 
 class ClipOrder:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from osplan.domain.errors import UserError
 from osplan.domain.protocol import FORMAT_VERSION
+from osplan.domain.stage import ADDED
 
 
 def read_identity(run: Path) -> dict[str, Any]:
@@ -24,10 +27,28 @@ def read_identity(run: Path) -> dict[str, Any]:
     return identity
 
 
-def read_stage(run: Path) -> tuple[dict[str, Any], str]:
-    """`stage.json` and the hash of its text."""
+def read_stage(run: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """`stage.json`, the hash of its text, and the fields newer than the run, which have the value that does what was done before them."""
     stage = _read(run / "stage.json")
-    return stage, hashlib.sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
+    content_hash = hashlib.sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
+    newer = _newer_fields(stage)
+    for path, value in newer.items():
+        *sections, name = path.split(".")
+        reduce(lambda section, key: section[key], sections, stage)[name] = value
+    return stage, content_hash, newer
+
+
+def _newer_fields(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that a stored stage lacks because they came after it, with the value each takes; a section that is missing is none."""
+    missing = {}
+    for path, value in ADDED.items():
+        *sections, name = path.split(".")
+        section: Any = stage
+        for key in sections:
+            section = section.get(key) if isinstance(section, Mapping) else None
+        if isinstance(section, Mapping) and name not in section:
+            missing[path] = value
+    return missing
 
 
 def read_replay(run: Path) -> dict[str, Any] | None:

@@ -145,7 +145,7 @@ class Data:
     images_from_clips: bool
     """Take the joint images from the clips."""
     group_by_shape: bool
-    """Batches hold clips of one bucket only."""
+    """Batches hold clips of one bucket only; without it shapes mix in one random order, which needs batch.perDevice 1."""
     held_out_clips: int
     """Clips never trained on, for the held-out loss [clip]."""
     seed: int
@@ -456,6 +456,10 @@ class Checkpoint:
     """Newest checkpoints that are kept; null keeps all."""
     keep_best: int
     """Checkpoints with the lowest held-out loss that are kept."""
+    keep_every_steps: int | None
+    """Checkpoints whose step is a multiple of this are kept for good [step]."""
+    keep_ends: bool
+    """A checkpoint is written where a phase ends and kept for good, as that of the end of the stage is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -592,6 +596,8 @@ LIVE_PATHS = frozenset(
         "checkpoint.everyMinutes",
         "checkpoint.keepLast",
         "checkpoint.keepBest",
+        "checkpoint.keepEverySteps",
+        "checkpoint.keepEnds",
         "heldOut.everySteps",
         "heldOut.patience",
         "samples.everySteps",
@@ -606,6 +612,11 @@ LIVE_PATHS = frozenset(
     }
 )
 """Fields that may change while a run trains."""
+ADDED: dict[str, Any] = {
+    "checkpoint.keepEverySteps": None,
+    "checkpoint.keepEnds": False,
+}
+"""Fields newer than the first runs, and the value that does what was done before them."""
 
 
 def decode_stage(value: Any) -> Stage:

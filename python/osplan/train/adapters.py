@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Lora
+from osplan.parallel.sharding import spread_like
 from osplan.train.parameters import PARTS
 
 ADAPTER = "default"
@@ -115,7 +116,8 @@ def by_parameter(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 def load_adapters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Takes over the adapters of a file of peft's; the base stays as it is."""
-    model.load_state_dict(by_parameter(model, tensors), strict=False)
+    here = model.state_dict()
+    model.load_state_dict({name: spread_like(value, here[name]) for name, value in by_parameter(model, tensors).items()}, strict=False)
 
 
 def adapter_config(model: nn.Module) -> dict[str, Any]:

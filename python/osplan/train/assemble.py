@@ -49,7 +49,7 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
 
     Raises UserError for everything a person can mend before the first step.
     """
-    stage_json, stage_hash = read_stage(run)
+    stage_json, stage_hash, newer = read_stage(run)
     asked = decode_stage(stage_json)
     torch.set_float32_matmul_precision("high" if asked.memory.tf32 else "highest")
     # Convolutions take TF32 by default, matrix products do not.
@@ -62,6 +62,8 @@ def train_attempt(run: Path, identity: Mapping[str, Any], attempt: int, port: An
         live = LiveStage(as_trained_by(stage_json, world))
         stage = live.stage
         _announce(world, port)
+        if newer:
+            port.emit("stageFilled", settings=newer)
         torch.manual_seed(seed_for(stage.seed or 0, "process", world.rank))
         refuse_unsupported(stage)
         report = partial(_cache_problem, port)

@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from osplan.domain.errors import UserError
 from osplan.domain.full_disk import DiskFullError, free_bytes, is_full
 from osplan.domain.protocol import FORMAT_VERSION, tagged
+from osplan.domain.stage import Checkpoint as Retention
 
 OPTIMIZER = "optimizer"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -69,6 +70,8 @@ class Checkpoint:
     """Everything else, as JSON."""
     held_out: Mapping[str, Any] | None
     stage_hash: str
+    is_end: bool = False
+    """Whether a phase or the stage ended here."""
     adapters: Adapters | None = None
 
 
@@ -167,6 +170,7 @@ def _published(temporary: Path, target: Path, checkpoint: Checkpoint, may_publis
         "createdAt": time.time(),
         "stageHash": checkpoint.stage_hash,
         "heldOut": tagged(checkpoint.held_out),
+        "isEnd": checkpoint.is_end,
         "files": files,
     }
     _save_json(temporary / MANIFEST, manifest)
@@ -324,20 +328,21 @@ def _adapters(folder: Path) -> dict[str, Tensor] | None:
     return load_file(folder / ADAPTER_WEIGHTS) if folder.is_dir() else None
 
 
-def prune(run: Path, keep_last: int | None, keep_best: int) -> list[Path]:
-    """Deletes complete checkpoints beyond the newest `keep_last` and the best `keep_best`; returns what went.
+def prune(run: Path, keep: Retention) -> list[Path]:
+    """Deletes complete checkpoints that no rule keeps; returns what went.
 
     The best are those with the lowest held-out loss of what would be handed on, ties to the earlier step.
     """
-    if keep_last is None:
+    if keep.keep_last is None:
         return []
     complete = [
         (folder, manifest) for folder in sorted((run / "checkpoints").glob("step-*")) if (manifest := read_manifest(folder)) is not None
     ]
     scored = [(loss, manifest["step"], folder) for folder, manifest in complete if (loss := handed_on_loss(manifest)) is not None]
-    kept = {folder for folder, _ in complete[-keep_last:]} | {
-        folder for _, _, folder in sorted(scored, key=lambda entry: entry[:2])[:keep_best]
-    }
+    kept = {folder for folder, _ in complete[-keep.keep_last :]}
+    kept |= {folder for _, _, folder in sorted(scored, key=lambda entry: entry[:2])[: keep.keep_best]}
+    kept |= {folder for folder, manifest in complete if keep.keep_ends and manifest.get("isEnd")}
+    kept |= {folder for folder, manifest in complete if keep.keep_every_steps and manifest["step"] % keep.keep_every_steps == 0}
     gone = [folder for folder, _ in complete if folder not in kept]
     for folder in gone:
         remove_checkpoint(folder)

@@ -13,7 +13,7 @@ from osplan.data.decoding import ClipError
 from osplan.data.joint_rows import checked_parts
 from osplan.data.latents import latent_coverage
 from osplan.data.loading import ClipReader, TrainingLoader
-from osplan.data.order import ClipOrder
+from osplan.data.order import order_of
 from osplan.data.samples import Sample, stacked
 from osplan.data.selection import Chosen, ChosenClips, Selection, choose, held_out_places
 from osplan.data.tensor_store import LOOKED_AT
@@ -138,7 +138,7 @@ def open_clips(stage: Stage, inputs: Mapping[str, Any], world: World, port: Any,
     if world.is_first:
         _say_what_is_kept(stage, training, caches, port)
     reader = ClipReader(training, stage)
-    order = ClipOrder(training.buckets, global_batch, stage.data.seed)
+    order = order_of(training, global_batch, stage)
 
     def report_skip(path: str, total: int, read: int) -> None:
         port.emit("skippedClips", paths=[path], total=total, read=read)

@@ -65,7 +65,7 @@ class Keeper:
         self.wait()
         return self.attempt.world.from_first(self.last_step == step)
 
-    def checkpoint(self, *, force: bool = False) -> None:
+    def checkpoint(self, *, force: bool = False, is_end: bool = False) -> None:
         """Copies everything needed to continue, and has it written while the training goes on.
 
         Where the disk is found full, now or later, nothing is raised: rank 0 knows in `short` what is needed.
@@ -88,7 +88,7 @@ class Keeper:
             step=trained.step, attempt=attempt.number, config=dict(attempt.task.config), model=collected(named, keep=world.is_first),
             ema=collected(averages, keep=world.is_first) or None, adapters=adapters,
             extra={name: collected(tensors, keep=world.is_first) for name, tensors in extra.items()}, ranks=ranks,
-            state=copy.deepcopy(self._state()), held_out=self.measuring.last, stage_hash=attempt.stage_hash,
+            state=copy.deepcopy(self._state()), held_out=self.measuring.last, stage_hash=attempt.stage_hash, is_end=is_end,
         )  # fmt: skip
         self._writing = self._thread.submit(self._complete, temporary, checkpoint, written, started, size) if world.is_first else written
         self.last_step, self.short = trained.step, None
@@ -115,7 +115,7 @@ class Keeper:
             sha256=written.sha256,
             seconds=time.perf_counter() - started,
         )
-        for gone in prune(attempt.run, attempt.stage.checkpoint.keep_last, attempt.stage.checkpoint.keep_best):
+        for gone in prune(attempt.run, attempt.stage.checkpoint):
             step = int(gone.name.removeprefix("step-"))
             attempt.port.emit("checkpointDeleted", step=step, path=str(gone.relative_to(attempt.run)))
 

@@ -12,7 +12,8 @@ SHARES = frozenset({"ema.decay", "incidents.learningRateCut"})
 ABOVE_ZERO = frozenset(
     {
         "learningRate", "steps", "clip.norm", "checkpoint.everySteps", "checkpoint.everyMinutes", "checkpoint.keepLast",
-        "heldOut.everySteps", "heldOut.patience", "samples.everySteps", "samples.steps", "logEvery", "objective.discriminatorLearningRate",
+        "checkpoint.keepEverySteps", "heldOut.everySteps", "heldOut.patience", "samples.everySteps", "samples.steps", "logEvery",
+        "objective.discriminatorLearningRate",
         *(f"incidents.watch.{name}" for name in ("warmupSteps", "lossSpike", "gradientSpike", "spikeRatio", "blockSteps", "divergence")),
         *(f"incidents.watch.{name}" for name in ("plateau", "deadGradient", "discriminatorSteps", "slowSteps", "memoryGrowth")),
         "incidents.watch.stuckSeconds",

@@ -112,18 +112,18 @@ class Loop:
         with self.clock.resting():
             self.measuring.sample()
 
-    def _checkpoint(self, *, force: bool = False) -> None:
+    def _checkpoint(self, *, force: bool = False, is_end: bool = False) -> None:
         with self.clock.resting():
             self.watching.check_weights()
             with self.update.split.time("checkpoint"):
-                self.keeper.checkpoint(force=force)
+                self.keeper.checkpoint(force=force, is_end=is_end)
 
     def _short_of(self) -> dict[str, int]:
         """On rank 0: what could not be written for the disk is full, and the bytes it needs."""
         short = {"checkpoint": self.keeper.short or 0, "sample": LEAST_BYTES * self.measuring.short}
         return {name: needed for name, needed in short.items() if needed} or ({"journal": 0} if self.attempt.port.is_blocked else {})
 
-    def _hold(self) -> End | None:
+    def _hold(self, *, is_end: bool = False) -> End | None:
         """Waits until there is room for what could not be written, and writes it; ends where that is asked for meanwhile."""
         short = self.attempt.world.from_first(self._short_of())
         with self.clock.resting():
@@ -134,7 +134,7 @@ class Loop:
                 if end is not None:
                     return end
         if "checkpoint" in short:
-            self._checkpoint(force=True)
+            self._checkpoint(force=True, is_end=is_end)
         if "sample" in short:
             self._sample()
         return None
@@ -146,7 +146,7 @@ class Loop:
                 self.keeper.wait()
             if not self.attempt.world.from_first(self._short_of()):
                 return end
-            stopped = self._hold() if end.reason in FINISHED else end
+            stopped = self._hold(is_end=True) if end.reason in FINISHED else end
             if stopped is not None:
                 newest = self.attempt.world.from_first(self.keeper.last_step)
                 kept = f"the newest checkpoint is of step {newest}" if newest >= 0 else "there is no checkpoint"
@@ -184,6 +184,9 @@ class Loop:
         due = measuring.since_best >= PLATEAU_MEASUREMENTS if phase.waits_for_plateau else trained.step + 1 >= phase.start
         if due or "thaw" in self.commands.requested:
             trained.prove_phase()
+            # A phase begun by hand is known to a checkpoint as begun.
+            if self.attempt.stage.checkpoint.keep_ends and trained.step > 0 and "thaw" not in self.commands.requested:
+                self._checkpoint(force=True, is_end=True)
             trained.enter_phase(upcoming)
             self.watching.watch.new_phase()
             measuring.since_best = 0
@@ -233,7 +236,7 @@ class Loop:
             self._measure(baselines=True)
             with self.clock.resting():
                 self.measuring.finish()
-            self._checkpoint(force=True)
+            self._checkpoint(force=True, is_end=True)
             self._sample()
         elif not self.keeper.holds(self.trained.step):
             self._checkpoint()

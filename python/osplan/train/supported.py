@@ -53,27 +53,28 @@ def _rows(stage: Stage) -> Iterator[tuple[str, object, bool, str]]:
     yield "lora.rank", stage.lora.rank, is_vae and stage.lora.rank is not None, "an autoencoder trains its own weights"
     yield "kind", stage.kind, stage.kind == "lora" and stage.lora.rank is None, "adapters need a rank: lora: { rank: 16 }"
     spread, name = parallel.strategy != "ddp", stage.optimizer.name
-    yield "parallel.strategy", parallel.strategy, spread and is_vae, "an autoencoder’s weights stay whole on every rank"
+    whole = "an autoencoder is small beside its activations, and its adversarial term needs the last layer whole; use ddp"
+    yield "parallel.strategy", parallel.strategy, spread and is_vae, whole
     shared = parallel.sequence > 1 and (is_vae or model.class_ not in SHARED_CLASSES)
     yield "parallel.sequence", parallel.sequence, shared, f"only {', '.join(SHARED_CLASSES)} share a clip over ranks"
     uneven = parallel.sequence > 1 and not is_vae and model.heads % parallel.sequence > 0
     yield "parallel.sequence", parallel.sequence, uneven, f"ranks that share a clip share its {model.heads} heads evenly"
-    beside = spread and stage.lora.rank is not None
-    yield "parallel.strategy", parallel.strategy, beside, "adapters train beside weights that are whole on every rank"
     yield "optimizer.name", name, spread and name not in ("adamw", "sgd"), "it does not know weights that are spread over ranks"
     yield "parallel.tensor", parallel.tensor, parallel.tensor > 1, "layers are not split over ranks"
     stays = memory.offload and not spread
     yield "memory.offload", memory.offload, stays, "only spread weights move to host memory; use parallel.strategy fsdp2, on one GPU too"
     in_half = memory.precision == "fp16" and is_vae and objective.adversarial_weight > 0
-    yield "memory.precision", memory.precision, in_half, "the gradients of a discriminator are not scaled; use bf16 or fp32"
+    unscaled = "the balance of the two gradients at the last layer would be taken from unscaled fp16; use bf16 or fp32"
+    yield "memory.precision", memory.precision, in_half, unscaled
     yield "memory.compile", memory.compile, memory.compile == "blocks" and is_vae, "an autoencoder has no blocks to compile; use full"
     alone = is_vae or stage.kind == "inpaint" or model.class_ not in JOINT_CLASSES or parallel.sequence > 1
     joint = f"images train jointly in text-to-video stages of {', '.join(JOINT_CLASSES)} without parallel.sequence"
     yield "data.imagesPerClip", data.images_per_clip, data.images_per_clip > 0 and alone, joint
     unused = data.images_per_clip > 0 and data.images_from_clips and data.cache != "off"
     yield "data.imagesFromClips", True, unused, "frames of clips are not kept; set data.cache to off"
-    mixed = not data.group_by_shape and not stage.shape.fixed
-    yield "data.groupByShape", data.group_by_shape, mixed, "batches always hold clips of one shape"
+    mixed = not data.group_by_shape and not stage.shape.fixed and stage.batch.per_device > 1
+    one = "clips of a pass are one tensor; set batch.perDevice to 1 and batch.accumulate to what it was"
+    yield "data.groupByShape", data.group_by_shape, mixed, one
     is_cached = data.cache != "off"
     yield "data.cache", data.cache, is_cached and is_vae, "an autoencoder trains on pixels; use off"
     draws_crops = data.crop == "random" and (stage.shape.fixed or data.crop_size is not None)

@@ -270,6 +270,7 @@ export class RunFold {
       case 'skippedClips':
       case 'cache':
       case 'cacheProblem':
+      case 'stageFilled':
       case 'heartbeat':
         return
       default:

@@ -33,6 +33,8 @@ export interface FieldMeta {
   readonly unit?: string
   /** What a change of it means for fine-tuning; shown by the stage diff. */
   readonly why?: string
+  /** The day it came, for fields newer than the first runs: a stored stage without it takes the default, which does what was done before. */
+  readonly added?: string
   /** Upstream's names for it, newest first. */
   readonly upstream?: readonly string[]
 }

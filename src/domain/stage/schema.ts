@@ -396,7 +396,7 @@ const data = z
       kind: 'switch',
       impact: 'restart',
       upstream: ['group_data', 'group_frame', 'group_resolution'],
-      meaning: 'batches hold clips of one bucket only',
+      meaning: 'batches hold clips of one bucket only; without it shapes mix in one random order, which needs batch.perDevice 1',
     }),
     heldOutClips: field(count.default(0), {
       group: 'data',
@@ -1248,6 +1248,21 @@ const checkpoint = z
       kind: 'additive',
       impact: 'live',
       meaning: 'checkpoints with the lowest held-out loss that are kept',
+    }),
+    keepEverySteps: field(positiveInt.nullable().default(null), {
+      group: 'bookkeeping',
+      kind: 'multiplicative',
+      unit: 'step',
+      impact: 'live',
+      added: '2026-11-25',
+      meaning: 'checkpoints whose step is a multiple of this are kept for good',
+    }),
+    keepEnds: field(z.boolean().default(false), {
+      group: 'bookkeeping',
+      kind: 'switch',
+      impact: 'live',
+      added: '2026-11-25',
+      meaning: 'a checkpoint is written where a phase ends and kept for good, as that of the end of the stage is',
     }),
   })
   .prefault({})

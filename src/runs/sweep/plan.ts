@@ -110,7 +110,8 @@ function copies({ ema }: Stage): number {
 
 function kept({ checkpoint, steps }: Stage): number {
   const written = Math.ceil(steps / checkpoint.everySteps)
-  return Math.max(1, Math.min(written, (checkpoint.keepLast ?? written) + checkpoint.keepBest))
+  const forGood = checkpoint.keepEverySteps === null ? 0 : Math.floor(steps / checkpoint.keepEverySteps)
+  return Math.max(1, Math.min(written, (checkpoint.keepLast ?? written) + checkpoint.keepBest + forGood))
 }
 
 function devices({ parallel }: Stage): number {

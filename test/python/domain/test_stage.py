@@ -13,6 +13,7 @@ import pytest
 
 from osplan.domain.errors import UserError
 from osplan.domain.protocol import camel
+from osplan.domain.run_files import read_stage
 from osplan.domain.stage import LIVE_PATHS, Stage, decode_stage
 
 ROOT = Path(__file__).parents[3]
@@ -125,3 +126,20 @@ def at(stage: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 def dataclasses_of(owner: type) -> list[type]:
     inner = [hint for hint in get_type_hints(owner).values() if isinstance(hint, type) and not isinstance(hint, types.GenericAlias)]
     return [owner, *(found for hint in inner if dataclasses.is_dataclass(hint) and hint is not Mapping for found in dataclasses_of(hint))]
+
+
+def test_a_stage_stored_before_a_field_came_does_what_was_done_then(tmp_path, complete):
+    stored = copy.deepcopy(complete)
+    del stored["checkpoint"]["keepEnds"]
+    (tmp_path / "stage.json").write_text(json.dumps(stored))
+    stage, _, newer = read_stage(tmp_path)
+    assert newer == {"checkpoint.keepEnds": False} and decode_stage(stage).checkpoint.keep_ends is False
+
+
+@pytest.mark.parametrize("missing", [("checkpoint", "keepLast"), ("learningRate",), ("checkpoint",)])
+def test_any_other_field_that_is_missing_in_a_stored_stage_is_refused(tmp_path, complete, missing):
+    stored = copy.deepcopy(complete)
+    del (stored if len(missing) == 1 else stored[missing[0]])[missing[-1]]
+    (tmp_path / "stage.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=f"missing {missing[-1]}"):
+        decode_stage(read_stage(tmp_path)[0])

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from osplan.domain.errors import UserError
+from osplan.domain.stage import Checkpoint as Retention
 from osplan.train import checkpoint as module
 from osplan.train.checkpoint import (
     OPTIMIZER,
@@ -27,6 +28,10 @@ OPTIMIZED = {"exp_avg/a": torch.ones(2, 3), "step/a": torch.tensor(3.0)}
 def write_checkpoint(run, content):
     temporary = begin_checkpoint(run, content.step, 1000)
     return complete_checkpoint(run, temporary, content, start_writing(OPTIMIZED, temporary / "state" / OPTIMIZER, None), 1000)
+
+
+def keep(last, best=0, every=None, ends=False):
+    return Retention(every_steps=1, every_minutes=None, keep_last=last, keep_best=best, keep_every_steps=every, keep_ends=ends)
 
 
 def checkpoint(step, loss=None):
@@ -113,10 +118,21 @@ def test_another_format_is_refused(run):
 def test_the_newest_and_the_best_are_kept(run):
     for step, loss in ((1, 0.4), (2, 0.1), (3, 0.1), (4, None), (5, float("nan")), (6, 0.9)):
         write_checkpoint(run, checkpoint(step, loss))
-    gone = prune(run, keep_last=2, keep_best=1)
+    gone = prune(run, keep(last=2, best=1))
     assert [folder.name[-1] for folder in gone] == ["1", "3", "4"]
     assert sorted(folder.name[-1] for folder in (run / "checkpoints").iterdir()) == ["2", "5", "6"]
-    assert prune(run, keep_last=None, keep_best=0) == []
+    assert prune(run, keep(last=None)) == []
+
+
+def test_ends_and_every_so_many_steps_are_kept_for_good(run):
+    for step in range(1, 9):
+        write_checkpoint(run, replace(checkpoint(step), is_end=step in (2, 5)))
+    prune(run, keep(last=1, every=3))
+    assert sorted(folder.name[-1] for folder in (run / "checkpoints").iterdir()) == ["3", "6", "8"]
+    for step in (2, 5, 7):
+        write_checkpoint(run, replace(checkpoint(step), is_end=step in (2, 5)))
+    prune(run, keep(last=1, ends=True))
+    assert sorted(folder.name[-1] for folder in (run / "checkpoints").iterdir()) == ["2", "5", "8"]
 
 
 def test_a_full_disk_leaves_the_old_ones_and_no_remains(run, monkeypatch):

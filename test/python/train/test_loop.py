@@ -112,6 +112,24 @@ def test_going_on_from_a_checkpoint_repeats_the_unbroken_losses_bit_for_bit(loop
     assert all(torch.equal(value, going_on.trained.ema.shadow[name]) for name, value in unbroken.trained.ema.shadow.items())
 
 
+def test_the_ends_of_phases_and_of_the_stage_are_kept_and_gone_on_from(loop_of):
+    settings = {
+        "steps": 6,
+        "trainable": ["all", "-blocks[0]"],
+        "phases": [{"at": 3, "trainable": ["all"], "rewarmSteps": 0}],
+        "checkpoint": {"everySteps": 1, "keepLast": 1, "keepEnds": True},
+    }
+    loop, recorder = loop_of(**settings)
+    loop.train()
+    (phase,) = recorder.of("phase")
+    assert [step for step, _ in checkpoint.checkpoints_of(loop.attempt.run)] == [phase["step"], 6]
+    again, second = loop_of(**settings)
+    again.restore(read_checkpoint(folder_of(again.attempt.run, phase["step"]), 0), [], same_run=True)
+    again.train()
+    assert second.losses() == {step: loss for step, loss in recorder.losses().items() if step > phase["step"]}
+    assert second.of("phase") == [phase]
+
+
 def test_a_stop_at_a_later_step_is_obeyed_once(loop_of):
     loop, recorder = loop_of(steps=6)
     recorder.due[0] = [{"id": "a", "name": "stop", "after": 3}]

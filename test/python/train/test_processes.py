@@ -112,6 +112,7 @@ def test_two_ranks_that_share_each_clip_train_as_one_that_has_it_all(runs, recor
             "data": {"cropSize": 32, "crop": "random"},
         },
         {"parallel": {"strategy": "hsdp"}},
+        {"parallel": {"strategy": "fsdp2"}, "kind": "lora", "lora": {"rank": 4}},
         {"parallel": {"strategy": "fsdp2"}, "memory": {"offload": True, "checkpointing": "selective"}},
         {
             "parallel": {"strategy": "fsdp2"},
@@ -120,7 +121,7 @@ def test_two_ranks_that_share_each_clip_train_as_one_that_has_it_all(runs, recor
             "phases": [{"at": 2, "trainable": ["all"], "rewarmSteps": 0}],
         },
     ],
-    ids=["text-to-video", "vae", "within a machine", "host memory", "phases"],
+    ids=["text-to-video", "vae", "within a machine", "adapters", "host memory", "phases"],
 )
 def test_two_ranks_train_as_one_rank_that_accumulates_twice(runs, sections):
     held_out = {"data": {**sections.get("data", {}), "heldOutClips": 2}, "heldOut": {"everySteps": 2, "draws": 1}}
@@ -253,12 +254,14 @@ KINDS = {
     "joint images": {"data": {"imagesPerClip": 2, "imagesFromClips": True}},
     "caches": {"data": {"cache": "latents-and-text"}},
     "fp16": {"memory": {"precision": "fp16"}},
+    "mixed shapes": {"shape": {"fixed": False, "maxPixels": 1024, "minPixels": 256}, "data": {"groupByShape": False}},
 }
 ON_TWO = {
     "ddp": {"parallel": {"processes": 2}},
     "ddp, adversarial": {**AUTOENCODER, "objective": GAME, "parallel": {"processes": 2}},
     "ddp, adapters": {"kind": "lora", "lora": {"rank": 4}, "parallel": {"processes": 2}},
     "fsdp2": {"parallel": SHARDED},
+    "fsdp2, adapters": {"kind": "lora", "lora": {"rank": 4}, "parallel": SHARDED},
     "sequence": {"parallel": SHARED},
 }
 

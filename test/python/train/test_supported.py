@@ -12,7 +12,6 @@ from osplan.train.supported import refuse_unsupported
         ("lora.rank", {"kind": "vae", "objective": {"name": "reconstruction"}, "lora": {"rank": 8}}),
         ("adapters need a rank", {"kind": "lora"}),
         ("parallel.strategy", {"kind": "vae", "objective": {"name": "reconstruction"}, "parallel": {"strategy": "fsdp2"}}),
-        ("adapters train beside", {"parallel": {"strategy": "hsdp"}, "lora": {"rank": 8}}),
         ("optimizer.name", {"parallel": {"strategy": "fsdp2"}, "optimizer": {"name": "prodigy"}}),
         ("share a clip over ranks", {"model": {"class": "LatteT2V"}, "parallel": {"sequence": 2}}),
         ("its 3 heads evenly", {"model": {"heads": 3}, "parallel": {"sequence": 2}}),
