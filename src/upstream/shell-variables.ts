@@ -12,6 +12,8 @@ type Arithmetic = (expression: ArithmeticExpression | undefined, variable: (name
 /** Variables of a script while it is read, and the expansion of words with them. */
 export class ShellVariables {
   readonly set = new Map<string, { readonly value: string; readonly place: Place }>()
+  /** Where words begin that would become longer than any program takes; they stand as they are written. */
+  readonly tooLong: number[] = []
   private readonly lists = new Map<string, readonly string[]>()
 
   constructor(private readonly arithmetic: Arithmetic) {}
@@ -35,7 +37,12 @@ export class ShellVariables {
     const spread = word.parts.length === 1 && only ? this.spread(only) : undefined
     if (spread) return spread.map((text) => ({ text, unset: [], expanded: true }))
     const unset: string[] = []
-    const text = word.parts.map((part) => this.part(part, unset)).join('')
+    const texts = word.parts.map((part) => this.part(part, unset))
+    if (texts.reduce((sum, { length }) => sum + length, 0) > longestWord) {
+      this.tooLong.push(word.pos)
+      return [{ text: word.text, unset: [], expanded: false }]
+    }
+    const text = texts.join('')
     const quoted = word.parts.some(({ type }) => /Quoted|Literal/.test(type))
     const expanded = word.parts.some((part) => isExpansion(part))
     if (!whole && !quoted && expanded && unset.length === 0) {
@@ -55,8 +62,10 @@ export class ShellVariables {
   private part(part: WordPart, unset: string[]): string {
     switch (part.type) {
       case 'DoubleQuoted':
-      case 'LocaleString':
-        return part.parts.map((child) => this.part(child, unset)).join('')
+      case 'LocaleString': {
+        const texts = part.parts.map((child) => this.part(child, unset))
+        return texts.reduce((sum, { length }) => sum + length, 0) > longestWord ? tooLongText : texts.join('')
+      }
       case 'SimpleExpansion':
         return this.named(part.text.slice(1), part.text, unset)
       case 'ParameterExpansion':
@@ -96,7 +105,7 @@ export class ShellVariables {
       if (given) return value
       return operation.operator.endsWith('?') ? this.named(parameter, part.text, unset) : operand(operation.operand)
     }
-    if (value === undefined) return this.named(parameter, part.text, unset)
+    if (value === undefined || (operation && value.length > longestSubstituted)) return this.named(parameter, part.text, unset)
     switch (operation?.type) {
       case undefined:
         return part.prefix === '#' ? String(value.length) : value
@@ -109,6 +118,11 @@ export class ShellVariables {
     }
   }
 }
+
+/** Variables made of each other grow without bound; Linux takes 128 KiB in an argument. */
+const longestWord = 1 << 24
+/** What a quoted part is that grew too long: its word does too. */
+const tooLongText = ' '.repeat(longestWord + 1)
 
 /** Longer texts are no list of arguments; looking for the ends of their substitutions takes time that grows with the square. */
 const longestSubstituted = 20_000

@@ -34,7 +34,8 @@ export function readShell(source: string): ShellScript {
   const parsed = parse(text)
   const reader = new ShellReader(new Lines(text))
   reader.statements(parsed.commands)
-  const errors = (parsed.errors ?? []).map(({ message, pos }) => ({ message, ...reader.lines.at(pos) }))
+  const long = reader.variables.tooLong.map((pos) => ({ message: 'its variables make this word longer than any program takes', pos }))
+  const errors = [...(parsed.errors ?? []), ...long].map(({ message, pos }) => ({ message, ...reader.lines.at(pos) }))
   return { commands: reader.commands, variables: reader.variables.set, errors }
 }
 

@@ -56,6 +56,14 @@ test('an unknown flag is an error that names a near one', () => {
   expect(finding).toMatchObject({ severity: 'error', hint: 'did you mean --min_hxw?', paths: ['mim_hxw'] })
 })
 
+test('variables that double without end are an error with a line, and the rest is read', () => {
+  for (const doubled of ['A=$A$A$A$A$A', 'A="$A$A$A$A$A"']) {
+    const side = only(command('--max_width "$A" --seed 3', `A=xy\n${`${doubled}\n`.repeat(40)}`))
+    expect(side.stage.seed).toBe(3)
+    expect(side.findings[0]).toMatchObject({ rule: 'shell-syntax', severity: 'error', where: { line: 11, column: 3 } })
+  }
+})
+
 test('flags of a commit between two versions are no error, unless the version is named', () => {
   const severities = (flags: string, trainer?: string) =>
     importScript(command(flags), trainer === undefined ? { file: 'train.sh' } : { file: 'train.sh', trainer }).flatMap(({ findings }) =>
