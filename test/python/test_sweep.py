@@ -171,3 +171,18 @@ def test_a_sampler_whose_package_is_missing_is_refused_by_name(tmp_path):
     for name in sweep.samplers():
         if name not in lacking:
             assert sweep.ask(study(tmp_path / name, sampler=name), 0, SPACE, None)["number"] == 0
+
+
+def test_points_that_were_worse_than_all_turn_the_sampler_away(tmp_path):
+    def diverging(asked):
+        """How many of the later points lie where all diverge."""
+        found = 0
+        for number in range(24):
+            rate = sweep.ask(asked, number, [RATE], None)["values"]["learningRate"]
+            sweep.tell(
+                asked, number, "done" if rate < 1e-3 else "pruned", loss({"learningRate": rate, "trainable": []}) if rate < 1e-3 else None
+            )
+            found += number >= 8 and rate >= 1e-3
+        return found
+
+    assert sum(diverging(study(tmp_path / str(seed), seed=seed)) for seed in range(3)) < 3 * 16 * 0.5

@@ -13,11 +13,15 @@ import { writeAtomically } from '../../../src/store/files.ts'
 import { trainerJournal } from '../../../src/store/journal.ts'
 import { filesOf, findRun } from '../../../src/store/runs.ts'
 import { readSweepState, type Sweep, sweepJournal } from '../../../src/store/sweeps.ts'
+import type { Measured } from '../figure.ts'
 import type { Group } from '../group.ts'
+import { trainedBy } from '../two-nodes.ts'
 
 const trials = 12
 const rounds = 5
 const trialsARound = 100
+const nodeRounds = 3
+const nodeSteps = 60
 /** States a trial goes through to its end: queued, starting, running, done. */
 const transitionsATrial = 4
 
@@ -62,17 +66,22 @@ export const group: Group = {
       unit: 'transitions/s',
       goal: { at: 'least', value: 500 },
     },
+    {
+      name: 'two-nodes',
+      what: 'a step of two launchers of one rank each, on this machine with gloo, against one launcher of two ranks, global batch 2',
+      figure: 'ratio',
+      unit: '×',
+      goal: null,
+    },
   ],
   async *measure(bench) {
     const cwd = join(bench.scratch, 'sweep')
     mkdirSync(cwd)
     const world = runsWorldOf({ cwd, env: process.env, runsFolder: join(cwd, 'runs') })
     yield { name: 'transitions', series: { ours: await transitions(bench.rounds(rounds), world) } }
-    yield {
-      name: 'overhead',
-      series: { ours: await overheads(bench.rounds(trials), clipsFor(bench.root, cwd), world) },
-      note: 'milliseconds a trial',
-    }
+    const clips = clipsFor(bench.root, cwd)
+    yield { name: 'overhead', series: { ours: await overheads(bench.rounds(trials), clips, world) }, note: 'milliseconds a trial' }
+    yield await twoNodes(bench.rounds(nodeRounds), clips, world)
   },
 }
 
@@ -117,6 +126,21 @@ async function overheads(count: number, data: string, world: RunsWorld): Promise
     const own = (said.at(-1)?.ts ?? 0) - (said[0]?.ts ?? 0)
     return 1000 * (event.ts - (ends[place]?.ts ?? 0) - own)
   })
+}
+
+/** Two nodes against one, in turns; the losses of both are the same, or the comparison is of two different things. */
+async function twoNodes(count: number, data: string, world: RunsWorld): Promise<Measured> {
+  const [ours, reference]: [number[], number[]] = [[], []]
+  let difference = 0
+  for (let round = 0; round < count; round += 1) {
+    const two = await trainedBy(2, stage, nodeSteps, data, world)
+    const one = await trainedBy(1, stage, nodeSteps, data, world)
+    ours.push(1000 * two.secondsPerStep)
+    reference.push(1000 * one.secondsPerStep)
+    difference = Math.max(difference, ...two.losses.map((loss, at) => Math.abs(loss - (one.losses[at] ?? Number.NaN))))
+  }
+  if (!(difference < 1e-5)) throw new Error(`losses of two nodes and of one differ by ${difference}`)
+  return { name: 'two-nodes', series: { ours, reference }, note: `milliseconds a step; losses differ by ${difference} at most` }
 }
 
 /** Transitions a second, round by round, in a sweep that grows. */

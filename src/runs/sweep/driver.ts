@@ -70,9 +70,12 @@ export class Driver {
   async #go(): Promise<void> {
     for (;;) {
       while (await this.#begin());
-      if (await this.#tellOne()) continue
+      // What can wait does, while a trial is on its way.
+      const hasTime = this.#learns || !this.#isStarting()
+      if (hasTime && (await this.#tellOne())) continue
       if (this.#active.size === 0) return
-      await Promise.race(this.#active.values())
+      if (hasTime) await this.#prepareNext()
+      if (this.#active.size > 0) await Promise.race([...this.#active.values(), this.#session.nextRunning()])
     }
   }
 
@@ -87,12 +90,29 @@ export class Driver {
     return trial === undefined ? false : this.#train(trial)
   }
 
+  /** Whether what is suggested next may depend on what has been told before. */
+  get #learns(): boolean {
+    const { sampler, deterministic } = this.#session.sweep.identity.sweep
+    return deterministic || !independent.has(sampler.name)
+  }
+
   /** Points that the next one waits for. Where the sampler learns nothing from it, one at its end is told of while the next is trained. */
   #open(): number {
-    const { sampler, deterministic } = this.#session.sweep.identity.sweep
-    const waitsForTelling = deterministic || !independent.has(sampler.name)
     const untold = this.#session.state.points.filter(({ told }) => told === undefined)
-    return untold.filter((point) => waitsForTelling || !this.#session.isReady(point)).length
+    return untold.filter((point) => this.#learns || !this.#session.isReady(point)).length
+  }
+
+  #isStarting(): boolean {
+    return [...this.#active.keys()].some((number) => this.#session.trial(number).status !== 'running')
+  }
+
+  /** Queues the trial that comes next and makes its run, where neither what is learnt nor what is spent until then has a say in it. */
+  async #prepareNext(): Promise<void> {
+    const { budget } = limitsOf(this.#session.sweep)
+    if (this.#learns || budget.steps !== null || budget.hours !== null || this.#isOver() || this.#active.size === 0) return
+    const isEnough = () => this.#session.isExhausted || this.#isSpent()
+    const next = this.#waiting() ?? (isEnough() ? undefined : await this.#session.suggest(this.#givenPoint()))
+    if (next && !this.#active.has(next.number)) this.#session.prepare(next)
   }
 
   /** Points taken over from the sweep this one was forked from come first. */

@@ -47,6 +47,10 @@ export class SweepSession {
   /** The first point of each values, by their text. */
   readonly #pointOf = new Map<string, number>()
   readonly #leaving = new Map<number, AbortController>()
+  /** Runs made for trials that wait. */
+  readonly #ahead = new Map<number, Promise<TrialRun>>()
+  readonly #taken = new Set<string>()
+  readonly #onRunning: (() => void)[] = []
   #prefixRun: Run | undefined
   #prefix: Promise<ReadonlyMap<string, Run>> | undefined
 
@@ -192,12 +196,15 @@ export class SweepSession {
     return point.told === undefined && trials.length > 0 && trials.every(isOver) && this.missingSeeds(point).length === 0
   }
 
-  /** Tells the sampler what became of a point: the mean over its seeds where they are done. */
+  /**
+   * Tells the sampler what became of a point: the mean over its seeds where they are done. One that diverged was worse than all others,
+   * which the sampler must learn; of one that failed for another reason nothing is known.
+   */
   async tellPoint(point: Point): Promise<void> {
     const trials = this.state.trials.filter((trial) => trial.point === point.number)
     const losses = trials.flatMap(({ status, value }) => (status === 'done' && value !== null ? [value] : []))
     const value = losses.length === 0 ? null : losses.reduce((sum, loss) => sum + loss, 0) / losses.length
-    const state = value !== null ? 'done' : trials.some(({ status }) => status === 'pruned') ? 'pruned' : 'failed'
+    const state = value !== null ? 'done' : trials.some(isWorst) ? 'pruned' : 'failed'
     await this.#suggester.tell(point.asked, state, value)
     this.tell({ event: 'told', point: point.number, state, value })
   }
@@ -253,6 +260,7 @@ export class SweepSession {
           onRunning: (attempt) => {
             if (this.trial(number).status !== 'running' || this.trial(number).attempt < attempt)
               this.tell({ event: 'running', trial: number, attempt })
+            for (const begun of this.#onRunning.splice(0)) begun()
           },
           signal,
         },
@@ -274,12 +282,9 @@ export class SweepSession {
   async #runOf(number: number, signal: AbortSignal): Promise<Run> {
     const trial = this.trial(number)
     if (trial.run !== undefined) return findRun(this.#world.runsFolder, trial.run)
-    const made = trialStage(this.base, this.sweep.identity.sweep, trial.values, trial.seed)
-    if ('infeasible' in made)
-      throw new UserError('POINT_INFEASIBLE', `trial ${number}: expected settings of a stage, got: ${made.infeasible}`)
-    const prefix = await this.#prefixRuns(signal)
-    const branch = branchFor(trial, made.stage, this.state.trials)
-    const { run, found } = branch ? await this.#branched(branch) : await this.#prepared(made.stage, prefix)
+    const ahead = await this.#ahead.get(number)
+    this.#ahead.delete(number)
+    const { run, found, prefix, branch } = ahead?.found === 'new' ? ahead : await this.#made(trial, signal)
     const { trials, prefix: trained } = this.state
     const pays = trials.every((other) => other.prefix.length === 0) ? trained.map((entry) => entry.run) : []
     this.tell({
@@ -294,6 +299,31 @@ export class SweepSession {
     return run
   }
 
+  async #made(trial: Trial, signal: AbortSignal): Promise<TrialRun> {
+    const made = trialStage(this.base, this.sweep.identity.sweep, trial.values, trial.seed)
+    if ('infeasible' in made)
+      throw new UserError('POINT_INFEASIBLE', `trial ${trial.number}: expected settings of a stage, got: ${made.infeasible}`)
+    const prefix = await this.#prefixRuns(signal)
+    const branch = branchFor(trial, made.stage, this.state.trials)
+    return { ...(branch ? await this.#branched(branch) : await this.#prepared(made.stage, prefix)), prefix, branch }
+  }
+
+  /**
+   * Makes the run of a queued trial while others train, so that its process starts as soon as there is room. Nothing is told of it: a
+   * run that never starts is taken by whoever trains the same.
+   */
+  prepare(trial: Trial): void {
+    if (trial.run !== undefined || trial.branchOf || 'steps' in trial.values || this.#ahead.has(trial.number)) return
+    const making = this.#made(trial, new AbortController().signal)
+    making.then(({ run }) => this.#taken.add(run.id)).catch(() => undefined)
+    this.#ahead.set(trial.number, making)
+  }
+
+  /** Resolves when the next trial has begun to train. */
+  nextRunning(): Promise<void> {
+    return new Promise((resolve) => this.#onRunning.push(resolve))
+  }
+
   /** A run that goes on from a checkpoint of another trial's. */
   async #branched({ from, stage }: Branch): Promise<Prepared> {
     const parent = this.trial(from.trial)
@@ -303,7 +333,7 @@ export class SweepSession {
 
   #prepared(stage: Stage, earlier: ReadonlyMap<string, Run>): Promise<Prepared> {
     const recipe = { file: this.sweep.identity.sweep.recipe, stage: stage.name }
-    const taken = new Set(this.state.trials.map(({ run }) => run))
+    const taken = new Set([...this.#taken, ...this.state.trials.map(({ run }) => run)])
     return prepareRun(
       bareSide(stage.name, stage),
       { verb: 'train', earlier, recipe, reuse: true, unstarted: (run) => !taken.has(run.id) },
@@ -399,6 +429,12 @@ export class SweepSession {
   }
 }
 
+/** The run of a trial and what it starts from. */
+interface TrialRun extends Prepared {
+  readonly prefix: ReadonlyMap<string, Run>
+  readonly branch: Branch | undefined
+}
+
 /** A stage that every trial needs came to a bad end. */
 export class PrefixFailed extends UserError {
   readonly isStopped: boolean
@@ -407,6 +443,10 @@ export class PrefixFailed extends UserError {
     super('SWEEP_PREFIX', message, { hint: 'every trial starts from it: mend the cause, then the same command goes on', exitCode: 1 })
     this.isStopped = isStopped
   }
+}
+
+function isWorst({ status, class: kind }: Trial): boolean {
+  return status === 'pruned' || kind === 'nonFinite'
 }
 
 /** Losses that JSON cannot hold travel tagged. */
