@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, 
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { EndedJob, Job, JobPlace, LocalHandle } from '../../src/engines/engine.ts'
 import { LocalEngine } from '../../src/engines/local.ts'
 import { identityOf, isAlive } from '../../src/engines/process-identity.ts'
@@ -96,7 +96,8 @@ describe('a job on this machine', () => {
       await engine.signal(handle, job, 'TERM')
       // Before the shell could listen, nothing was there to leave a status.
       expect([143, null]).toContain((await settled(handle, job)).exitCode)
-      expect(engine.find(job.exitFile)).toBeUndefined()
+      // Whoever wrote the status is about to end.
+      await vi.waitFor(() => expect(engine.find(job.exitFile)).toBeUndefined(), 10_000)
     }
   })
 

@@ -59,7 +59,7 @@ describe.concurrent('a chain', () => {
     ['killed', { kill: true }],
   ] as const) {
     test(`goes on with a stage that was ${how}, from its checkpoint`, async ({ folder }) => {
-      const world = fakeWorld(folder, { stepMs: 5 })
+      const world = fakeWorld(folder, { stepMs: 20 })
       const stages = twoStages({ steps: 60, checkpoint: { everySteps: 10 } })
       const first = trained(stages, world)
       const one = await startedRun('one', world)

@@ -45,7 +45,7 @@ describe('a sweep in a script', () => {
     const branch = await search.branch(good, { learningRate: 1e-3 }, 20).then((trial) => search.train(trial))
     expect(branch).toMatchObject({ status: 'done', step: 40, branchedFrom: { trial: 0, step: 20 } })
     const run = findRun(world.runsFolder, branch?.run ?? '')
-    expect([run.identity.verb, run.identity.parent]).toMatchObject(['branch', null])
+    expect([run.identity.verb, run.identity.parent?.step]).toEqual(['branch', 20])
     expect(run.identity.inputs.state).toContain(`${good.run ?? search.state.trials[0]?.run}/checkpoints/step-00000020`)
     expect((await search.report()).ranking.best?.point).toBe(branch?.point)
     await expect(search.suggest({ learningRate: 5 })).rejects.toThrow('learningRate = 5 lies outside its axis')
