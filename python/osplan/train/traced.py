@@ -215,6 +215,7 @@ def _traced_transformer(stage: Stage, shape: Shape) -> TracedStep:
         backward,
         _update(stage, model),
         stage.lora.rank is not None,
+        _writers(stage),
     )
 
 
