@@ -1,8 +1,9 @@
-import { appendFileSync, cpSync, existsSync } from 'node:fs'
+import { appendFileSync, cpSync, existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import { filesOf } from '../../src/store/runs.ts'
+import { reportOf } from '../../src/web/report.ts'
 import { fakeWorld, folderTest as test } from '../runs/fake-world.ts'
 import { stepLine } from '../store/made-journal.ts'
 import { chartOf, executablePath, goTo, isWiderThanScreen, launchedBrowser, openPage, picture, violations } from './browser.ts'
@@ -12,6 +13,8 @@ const sweepId = '20261125-121351-rates-3d9c'
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 })
 let browser: Browser
 
+/** What Optuna's PED-ANOVA said of the recorded sweep. */
+const recorded = { learningRate: 1, trainable: 0, 'ema.decay': 0 }
 const saved = { path: 'checkpoints/x', bytes: 1, sha256: 'x', seconds: 1 }
 /** What a trainer says beside its steps: one event of each kind that is marked on curves. */
 const happenings = [
@@ -132,7 +135,7 @@ describe.skipIf(!existsSync(executablePath))('views of the page in Chromium', ()
       // Python computes it, which this world has none of: its answer is a recorded one.
       await page.route('**/api/sweeps/*?importance=yes', async (route) => {
         const answer = await route.fetch({ url: route.request().url().replace('?importance=yes', '') })
-        await route.fulfill({ response: answer, json: { ...(await answer.json()), importance: { learningRate: 0.86, trainable: 0.14 } } })
+        await route.fulfill({ response: answer, json: { ...(await answer.json()), importance: recorded } })
       })
       await goTo(page, `sweep/${sweepId}`)
       await page.getByText('14 trials, 6 done, 8 pruned').waitFor()
@@ -144,7 +147,7 @@ describe.skipIf(!existsSync(executablePath))('views of the page in Chromium', ()
       expect(await lines.locator('polyline.pruned').count()).toBe(8)
       expect(await lines.locator('.tick').allTextContents()).toEqual(expect.arrayContaining(['1.08e-5', '0.02473', '["all"]', '0.3024']))
       await page.getByRole('button', { name: 'Compute the importance of each setting' }).click()
-      await page.getByText('learningRate 86 %').waitFor()
+      await page.getByText('learningRate 100 %').waitFor()
       expect(await violations(page)).toEqual([])
       expect(await isWiderThanScreen(page)).toBe(false)
       if (!('width' in options)) await picture(page, 'web-sweep.png')
@@ -152,6 +155,28 @@ describe.skipIf(!existsSync(executablePath))('views of the page in Chromium', ()
       await page.close()
     }
     await server.close()
+  })
+
+  test('reports of runs that never trained, failed, or had incidents say so, from the file alone', async ({ folder }) => {
+    const world = fakeWorld(folder)
+    const runs = {
+      'No step has been logged yet.': madeRun(world, { steps: 0, stage: { steps: 40 }, reason: 'failed', day: 1 }),
+      failed: madeRun(world, { steps: 40, reason: 'failed', day: 2 }),
+      'loss 9 against 1.2': madeRun(world, { steps: 1000, reason: 'completed', day: 3, more: () => linesOf(happenings) }),
+    }
+    for (const [text, { id }] of Object.entries(runs)) {
+      const file = join(folder, `${id}.html`)
+      const html = await reportOf(id, world, realPage)
+      expect(html.length).toBeLessThan(3_000_000)
+      expect(html).not.toMatch(/(src|href)="(https?:)?\/\//)
+      writeFileSync(file, html)
+      const { page, wrong } = await openPage(browser, `file://${file}`)
+      await page.getByText(text).first().waitFor()
+      await page.getByRole('link', { name: 'lineage' }).click()
+      await page.getByText(/completed –|failed –/).waitFor()
+      expect(wrong).toEqual([])
+      await page.close()
+    }
   })
 
   test('what a stage changed in its weights is told module by module', async ({ folder }) => {
