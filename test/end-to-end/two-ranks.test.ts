@@ -68,6 +68,35 @@ test.runIf(isFull)(
   },
 )
 
+test.runIf(isFull)('a run goes on with one rank and again with two, and its losses are those of two', { timeout: 300_000 }, async () => {
+  const { vae } = tinyStages.first
+  const stage = { ...tinyStages.first, steps: 36, batch: { perDevice: 1, accumulate: 1 }, parallel: { processes: 2 } }
+  const recipe = { formatVersion: 1, name: 'ranks', stages: [{ ...stage, name: 'ranks', vae: { ...vae, weights: 'random' } }] }
+  writeFileSync(join(world.cwd, 'ranks.yaml'), JSON.stringify(recipe))
+  await stagewright('train', 'ranks.yaml#ranks', '--data', data, '--detach')
+  const changed = listRuns(world.runsFolder).at(-1) as Run
+  await stagewright('stop', changed.id, '--after', '12')
+  await until(changed, ({ attempts }) => attempts[0]?.end !== undefined)
+  await stagewright('continue', changed.id, '--processes', '1', '--detach')
+  await stagewright('stop', changed.id, '--after', '24')
+  await until(changed, ({ attempts }) => attempts[1]?.end !== undefined)
+  await stagewright('continue', changed.id, '--processes', '2')
+  const state = readState(changed)
+  expect(state.attempts.map(({ pids, finished }) => [pids.length, finished?.step])).toEqual([
+    [2, 12],
+    [1, 24],
+    [2, 36],
+  ])
+  const { replay } = JSON.parse(await stagewright('replay', changed.id, '--json')) as { replay: string }
+  const unbroken = readState(listRuns(world.runsFolder).find(({ id }) => id === replay) as Run)
+  expect(unbroken.attempts[0]?.pids).toHaveLength(2)
+  expect(unbroken.points).toHaveLength(36)
+  for (const [index, { step, loss }] of state.points.entries()) {
+    expect(step).toBe(index + 1)
+    expect(Math.abs(loss / (unbroken.points[index]?.loss ?? Number.NaN) - 1)).toBeLessThan(1e-5)
+  }
+})
+
 function isThere(pid: number): boolean {
   try {
     process.kill(pid, 0)
