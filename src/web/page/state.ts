@@ -1,4 +1,4 @@
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 import { AnswerError, get } from './source.ts'
 
 /** What came of asking for something. */
@@ -31,14 +31,15 @@ export function errorText(cause: unknown): string {
 
 /** The part of the address after `#`, split at slashes. */
 export function useRoute(): readonly string[] {
-  const read = () => location.hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent)
-  const [route, setRoute] = useState(read)
+  const [hash, setHash] = useState(location.hash)
   useEffect(() => {
-    const listener = () => setRoute(read())
+    const listener = () => setHash(location.hash)
     addEventListener('hashchange', listener)
+    // It may have changed before anybody listened.
+    listener()
     return () => removeEventListener('hashchange', listener)
   }, [])
-  return route
+  return useMemo(() => hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent), [hash])
 }
 
 /** Counts up each `ms` while the page can be seen, and once when it is seen again. */
