@@ -10,9 +10,9 @@ import { useAnswer } from './state.ts'
 import { columnWords } from './words.ts'
 
 const pixels = 1200
-const mainColumns = ['loss', 'learningRate', 'gradientNorm', 'secondsPerStep', 'memoryBytes'] as const
+const mainColumns = ['loss', 'learningRate', 'gradientNorm', 'secondsPerStep', 'extra.clipsPerSecond', 'memoryBytes']
 /** Measurements that differ from step to step by chance; of the others a mean would tell less than the values. */
-const noisy = new Set(['loss', 'gradientNorm', 'secondsPerStep'])
+const noisy = new Set(['loss', 'gradientNorm', 'secondsPerStep', 'extra.clipsPerSecond'])
 const axisNames: Record<Axis, string> = {
   step: 'steps',
   samples: 'clips trained on',
@@ -35,7 +35,7 @@ export function CurvesView({ id, details: atSteps, version }: { id: string; deta
   const [showsMore, setShowsMore] = useState(false)
   const { value: onAxis } = useAnswer<RunDetails>(axis === 'step' ? undefined : `/api/runs/${id}?axis=${axis}`, version)
   const details = axis === 'step' ? atSteps : (onAxis ?? atSteps)
-  const more = details.columns.filter((name) => /^(extra|split)\./.test(name))
+  const more = details.columns.filter((name) => /^(extra|split)\./.test(name) && !mainColumns.includes(name))
   const columns = [...mainColumns, ...(showsMore ? more : [])].filter((name) => details.columns.includes(name))
   const range = rangeQuery(view)
   const path =

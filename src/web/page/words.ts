@@ -64,6 +64,7 @@ export function columnWords(column: string): { title: string; unit: string; valu
     learningRate: ['Learning rate', ''],
     gradientNorm: ['Gradient norm', ''],
     secondsPerStep: ['Time per step', 's'],
+    'extra.clipsPerSecond': ['Throughput', 'clips/s'],
     memoryBytes: ['Memory', ''],
     clips: ['Clips per step', ''],
     tokens: ['Tokens per step', ''],
