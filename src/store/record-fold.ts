@@ -34,8 +34,8 @@ export class RecordFold {
   /** The points that count, as `RunState` has them. */
   points(): StepPoint[] {
     const { columns } = this.#record
-    const [step, ts, attempt, loss, learningRate, gradientNorm, secondsPerStep] = (
-      ['step', 'ts', 'attempt', 'loss', 'learningRate', 'gradientNorm', 'secondsPerStep'] as const
+    const [step, ts, attempt, loss, learningRate, gradientNorm, secondsPerStep, memoryBytes] = (
+      ['step', 'ts', 'attempt', 'loss', 'learningRate', 'gradientNorm', 'secondsPerStep', 'memoryBytes'] as const
     ).map((name) => columns.column(name) ?? new Float64Array())
     const at = (values: Float64Array | undefined, row: number) => values?.[row] ?? Number.NaN
     return Array.from(columns.kept, (row) => ({
@@ -46,6 +46,7 @@ export class RecordFold {
       learningRate: at(learningRate, row),
       gradientNorm: Number.isNaN(at(gradientNorm, row)) ? undefined : at(gradientNorm, row),
       secondsPerStep: at(secondsPerStep, row),
+      ...(Number.isNaN(at(memoryBytes, row)) ? {} : { memoryBytes: at(memoryBytes, row) }),
     }))
   }
 

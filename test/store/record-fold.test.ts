@@ -25,6 +25,7 @@ const said = fc.oneof(
     gradientNorm: fc.option(fc.constant(0.5)),
     secondsPerStep: loss,
     clips: fc.constant(4),
+    memoryBytes: fc.option(fc.integer({ min: 0, max: 2 ** 40 })),
   }),
   fc.record({ event: fc.constant('started'), step: earlier, steps: fc.constant(15) }),
   fc.record({ event: fc.constant('heldOut'), step: earlier, raw: fc.record({ loss }), ema: fc.option(fc.record({ loss })) }),
