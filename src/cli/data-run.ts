@@ -38,7 +38,7 @@ export async function initData({ folder, runs, pythonEnv, json }: DataInitArgume
 function annotationLines({ entries, annotation, listFile, withoutCaption, unreadable }: WrittenAnnotation): string[] {
   const named = (files: readonly string[]) => files.map((file) => `  ${printable(file)}\n`)
   return [
-    `${entries} clips measured: ${printable(annotation)}, listed by ${printable(listFile)}\n`,
+    `${entries} ${entries === 1 ? 'clip' : 'clips'} measured: ${printable(annotation)}, listed by ${printable(listFile)}\n`,
     ...(withoutCaption.length > 0
       ? [`${withoutCaption.length} without a caption (a .txt beside the clip):\n`, ...named(withoutCaption)]
       : []),

@@ -1,10 +1,9 @@
-import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { clipsIn, programIn } from './program.ts'
 
-const root = join(import.meta.dirname, '../..')
 const recipe = `
 formatVersion: 1
 name: small
@@ -29,9 +28,7 @@ let clips: string[] = []
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'stagewright-around-'))
   writeFileSync(join(folder, 'r.yaml'), recipe)
-  const env = { ...process.env, PYTHONPATH: join(root, 'python') }
-  const made = spawnSync(join(root, '.venv/bin/python'), ['-m', 'osplan.data.synthetic', join(folder, 'clips'), '--clips', '8'], { env })
-  expect(made.status).toBe(0)
+  clipsIn(join(folder, 'clips'), 8)
   const media = join(folder, 'clips/clips')
   clips = readdirSync(media)
     .filter((name) => name.endsWith('.mp4'))
@@ -39,11 +36,7 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-function run(...args: string[]): { code: number | null; out: string; err: string } {
-  const env = { ...process.env, NO_COLOR: '1', XDG_RUNTIME_DIR: folder, STAGEWRIGHT_SOURCES: '1' }
-  const done = spawnSync(process.execPath, [join(root, 'bin/stagewright.mjs'), ...args], { cwd: folder, env, encoding: 'utf8' })
-  return { code: done.status, out: done.stdout, err: done.stderr }
-}
+const run = (...args: string[]) => programIn(folder, ...args)
 
 test('a plan with a probe says what steps took here, what they held, and how long the stage takes', () => {
   const { code, out, err } = run('plan', 'r.yaml#t2v', '--probe', '--json')

@@ -1,11 +1,10 @@
-import { spawnSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { hitRate } from '../../src/cli/data-cache-run.ts'
+import { clipsIn, programIn } from './program.ts'
 
-const root = join(import.meta.dirname, '../..')
 const recipe = `
 formatVersion: 1
 name: small
@@ -28,17 +27,11 @@ let folder = ''
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'stagewright-data-'))
   writeFileSync(join(folder, 'r.yaml'), recipe)
-  const python = join(root, '.venv/bin/python')
-  const env = { ...process.env, PYTHONPATH: join(root, 'python') }
-  expect(spawnSync(python, ['-m', 'osplan.data.synthetic', join(folder, 'clips'), '--clips', '6'], { env }).status).toBe(0)
+  clipsIn(join(folder, 'clips'), 6)
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-function run(...args: string[]): { code: number | null; out: string; err: string } {
-  const env = { ...process.env, NO_COLOR: '1', XDG_RUNTIME_DIR: folder, STAGEWRIGHT_SOURCES: '1' }
-  const done = spawnSync(process.execPath, [join(root, 'bin/stagewright.mjs'), ...args], { cwd: folder, env, encoding: 'utf8' })
-  return { code: done.status, out: done.stdout, err: done.stderr }
-}
+const run = (...args: string[]) => programIn(folder, ...args)
 
 test('the annotation of a folder is written and says which files lack something', () => {
   const plain = join(folder, 'plain')
@@ -48,7 +41,7 @@ test('the annotation of a folder is written and says which files lack something'
   copyFileSync(join(folder, 'clips/clips', clip ?? ''), join(plain, 'ok.mp4'))
   const annotation = join(plain, 'annotation.json')
   expect(run('data', 'init', 'plain').out.split('\n')).toEqual([
-    `1 clips measured: ${annotation}, listed by ${join(plain, 'merge_data.txt')}`,
+    `1 clip measured: ${annotation}, listed by ${join(plain, 'merge_data.txt')}`,
     '1 without a caption (a .txt beside the clip):',
     '  ok.mp4',
     '1 left out, no video or image can be read from them:',
