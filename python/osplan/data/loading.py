@@ -23,6 +23,7 @@ from osplan.data.order import ClipOrder
 from osplan.data.samples import Sample, SampleReader
 from osplan.data.selection import Chosen, ChosenClips
 from osplan.data.selection import held_out_places as held_out_places
+from osplan.data.serial_threads import compute_alone
 from osplan.data.views import CropAt, request_for
 from osplan.domain.errors import UserError
 from osplan.domain.stage import Stage
@@ -163,7 +164,7 @@ class TrainingLoader:
         self.rank, self.ranks, self.report_skip = rank, ranks, report_skip
         self.position = Position(0, 0)
         self.micro = 0
-        self._pool = ThreadPoolExecutor(max(1, stage.data.workers), thread_name_prefix="clips")
+        self._pool = ThreadPoolExecutor(max(1, stage.data.workers), "clips", compute_alone)
         self._wanted_ahead = max(AHEAD, -(-2 * stage.data.workers // stage.batch.per_device))
         self._ahead: deque[tuple[Position, int, list[Future[Tried]]]] = deque()
 

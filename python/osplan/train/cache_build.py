@@ -20,6 +20,7 @@ from osplan.data.decoding import ClipError
 from osplan.data.latents import LatentCache
 from osplan.data.loading import ClipReader
 from osplan.data.selection import Chosen, ChosenClips
+from osplan.data.serial_threads import compute_alone
 from osplan.data.tensor_store import TensorStore
 from osplan.data.texts import all_texts, text_name
 from osplan.data.views import View, cut_out, request_for, view_of_variant
@@ -221,7 +222,7 @@ def _decoded_ahead(stage: Stage, training: ChosenClips, reader: ClipReader, late
             return cause
 
     waiting: deque[tuple[str, Future[Found]]] = deque()
-    with ThreadPoolExecutor(max(1, stage.data.workers), thread_name_prefix="clips") as pool:
+    with ThreadPoolExecutor(max(1, stage.data.workers), "clips", compute_alone) as pool:
         try:
             for place in range(len(training)):
                 chosen = training[place]

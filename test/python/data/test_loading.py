@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -226,3 +227,22 @@ def test_sentences_on_quality_are_drawn_anew_each_epoch_and_the_same_after_a_res
     assert any(captions[sample.path] != sample.caption for sample in second)
     without = loader_of(folder, stage_with(text={"aestheticPhrases": False}))
     assert all("moves" in without.take()[0].caption and "video" not in without.take()[0].caption for _ in range(4))
+
+
+def test_threads_that_read_clips_spread_no_tensor_operation_over_cores(clips, stage_with):
+    def beside_python() -> int:
+        return len(os.listdir("/proc/self/task")) - threading.active_count()
+
+    cores = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.ones(1 << 20).clone()
+        before = beside_python()
+        # Clips of more numbers than one thread copies alone.
+        loader = loader_of(clips, stage_with(data={"workers": 1}, shape={"height": 128, "width": 128}))
+        loader.take()
+        loader.finish_ahead()
+        assert beside_python() == before
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(cores)
