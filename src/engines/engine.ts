@@ -73,9 +73,26 @@ export interface EndedJob {
   readonly told?: { readonly reason: EndReason; readonly message: string }
 }
 
+/** Where several jobs that are sent as one are described, and how many of them may run at a time. */
+export interface ArrayPlace {
+  readonly folder: string
+  readonly atATime: number
+}
+
+/** Several jobs sent as one, by engines that know such a thing: a scheduler then has them all, and lets a few run at a time. */
+export interface JobArrays {
+  /** How many jobs one array may have; 0 where there are none. */
+  largest(): Promise<number>
+  /** Sends jobs in as few arrays as can be, each after the one before; what came of each job, in their order. */
+  submit(jobs: readonly Job[], place: ArrayPlace): Promise<PromiseSettledResult<JobHandle>[]>
+  /** The scripts that would be sent. */
+  render(jobs: readonly Job[], place: ArrayPlace): Promise<string[]>
+}
+
 /** Starts, finds and signals trainer processes; this machine is one, a cluster another. Jobs outlive the process that starts them. */
 export interface Engine {
   readonly name: string
+  readonly arrays?: JobArrays | undefined
   submit(job: Job): Promise<JobHandle>
   /** The line that a job is started with. */
   command(job: Job): readonly string[]

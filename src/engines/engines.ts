@@ -1,10 +1,12 @@
 import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
-import type { Engine, Job, JobHandle, JobPlace, JobStatus, RankPlace } from './engine.ts'
+import type { Engine, Job, JobArrays, JobHandle, JobPlace, JobStatus, RankPlace } from './engine.ts'
 
 /** Every engine as one: a job goes to the one chosen for it, and stays with it. */
 export class Engines implements Engine {
   readonly name = 'engines'
+  /** Of the one engine that has them. */
+  readonly arrays: JobArrays | undefined
   readonly #engines: ReadonlyMap<string, Engine>
   readonly #here: Engine
 
@@ -12,6 +14,7 @@ export class Engines implements Engine {
   constructor(here: Engine, ...others: readonly Engine[]) {
     this.#here = here
     this.#engines = new Map([here, ...others].map((engine) => [engine.name, engine]))
+    this.arrays = others.find(({ arrays }) => arrays)?.arrays
   }
 
   async submit(job: Job): Promise<JobHandle> {

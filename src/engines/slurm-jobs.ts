@@ -27,6 +27,7 @@ const job = z.looseObject({
   restart_cnt: number,
   array_job_id: number,
   array_task_id: z.unknown(),
+  array_task_string: z.string().nullish(),
 })
 
 const answer = z.looseObject({
@@ -37,6 +38,8 @@ const answer = z.looseObject({
 export interface SlurmJob {
   readonly id: string
   readonly token: string
+  /** Number of the array it belongs to, and which of its tasks it is or stands for; undefined for a job alone. */
+  readonly array: { readonly id: string; readonly tasks: string } | undefined
   readonly states: readonly string[]
   readonly reason: string
   /** Seconds since 1970; 0 where there is none. */
@@ -73,16 +76,37 @@ function parseJson(text: string): unknown {
 
 function jobOf(raw: z.output<typeof job>, comment: string): SlurmJob {
   const task = number.safeParse(raw.array_task_id)
-  const isElement = raw.array_job_id > 0 && raw.array_task_id != null && task.success
+  const isArray = raw.array_job_id > 0
+  // Tasks that wait stand in one entry.
+  const waiting = isArray && raw.array_task_string ? raw.array_task_string : undefined
+  const isTask = isArray && waiting === undefined && raw.array_task_id != null && task.success
+  const id = String(raw.array_job_id)
   return {
-    id: isElement ? `${raw.array_job_id}_${task.data}` : String(raw.job_id),
+    id: isTask ? `${id}_${task.data}` : String(raw.job_id),
     token: comment,
+    array: waiting !== undefined ? { id, tasks: waiting } : isTask ? { id, tasks: String(task.data) } : undefined,
     states: raw.job_state,
     reason: raw.state_reason ?? 'None',
     eligibleAt: raw.eligible_time,
     endedAt: raw.end_time,
     restarts: raw.restart_cnt,
   }
+}
+
+/** A task of an array among the jobs of an answer, alone or in the entry of those that wait. */
+export function taskIn(job: SlurmJob, { token, task }: { readonly token: string; readonly task: number }): SlurmJob | undefined {
+  if (job.token !== token || !job.array || !holdsTask(job.array.tasks, task)) return undefined
+  return { ...job, id: `${job.array.id}_${task}` }
+}
+
+/** Whether `0-3,7,10-20:2%4` names a number. What was cut off may. */
+function holdsTask(tasks: string, task: number): boolean {
+  const [named = ''] = tasks.split('%')
+  return named.split(',').some((part) => {
+    const [, from, to = from, step = '1'] = /^(\d+)(?:-(\d+))?(?::(\d+))?$/.exec(part) ?? []
+    if (from === undefined) return part.endsWith('...')
+    return task >= Number(from) && task <= Number(to) && (task - Number(from)) % Math.max(1, Number(step)) === 0
+  })
 }
 
 /** How a job ended that left no status of its own. */

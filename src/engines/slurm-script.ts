@@ -9,22 +9,35 @@ import { launchCommand, shellWord, trainerEnvironment } from './trainer-command.
  * turns Slurm's signals into a request the trainer understands.
  */
 
+/** What was chosen for a job of this engine. */
+export function settingsOf({ choice }: Job): SlurmSettings {
+  if (choice.kind !== 'slurm') throw new Error(`a ${choice.kind} job was sent to Slurm`)
+  return choice.slurm
+}
+
 /** The script of one job, as it is kept beside the run. */
 export function batchScript(job: Job, settings: SlurmSettings): string {
   return ['#!/bin/bash', ...directives(job, settings).map((option) => `#SBATCH ${option}`), ...body(job, settings), ''].join('\n')
 }
 
 function directives(job: Job, settings: SlurmSettings): string[] {
-  const { partition, account, qos, time, memory, constraint } = settings
-  const named = { partition, account, qos, time, mem: memory, constraint: constraint === null ? null : quoted(constraint) }
-  const cpus = settings.cpusPerTask ?? (job.threads === null ? null : job.threads * job.processes)
-  const gres = settings.gres ?? (job.wantsGpus ? `gpu:${job.processes}` : null)
   return [
     `--job-name=${quoted(`sw-${basename(job.runFolder)}`)}`,
     `--comment=${quoted(job.token)}`,
     `--output=${quoted(job.log.replaceAll('%', '%%'))}`,
     '--open-mode=append',
     `--chdir=${quoted(job.runFolder)}`,
+    ...demands(job, settings),
+  ]
+}
+
+/** What a job asks of the cluster, whichever job it is. */
+export function demands(job: Job, settings: SlurmSettings): string[] {
+  const { partition, account, qos, time, memory, constraint } = settings
+  const named = { partition, account, qos, time, mem: memory, constraint: constraint === null ? null : quoted(constraint) }
+  const cpus = settings.cpusPerTask ?? (job.threads === null ? null : job.threads * job.processes)
+  const gres = settings.gres ?? (job.wantsGpus ? `gpu:${job.processes}` : null)
+  return [
     `--nodes=${job.nodes}`,
     '--ntasks-per-node=1',
     ...(cpus === null ? [] : [`--cpus-per-task=${cpus}`]),
@@ -81,6 +94,9 @@ const prologue = `
 owner=$(cat "$claim")
 [ "$owner" = "$SLURM_JOB_ID" ] || { echo "job $owner has this attempt already"; exit 0; }
 start="$SLURM_JOB_ID \${SLURM_RESTART_COUNT:-0}"
+# The number of one task is that of its whole array, too.
+job=$SLURM_JOB_ID
+[ -z "$SLURM_ARRAY_JOB_ID" ] || job="\${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 echo "$start" > "$claim.$SLURMD_NODENAME" && mv "$claim.$SLURMD_NODENAME" "$claim.start"
 rm -f "$run"/commands/slurm-*.json "$run"/logs/rank-*.failed.txt
 request="slurm-$SLURM_JOB_ID-\${SLURM_RESTART_COUNT:-0}"
@@ -130,7 +146,7 @@ how=$(tail -n 200 "$journal" 2> /dev/null | grep '"event":"finished"' | tail -n 
 taken=
 case "$how" in
   *'"reason":"paused"'*) tail -n 200 "$journal" | grep -F "\\"id\\":\\"$request\\"" | grep -qF '"status":"applied"' && taken=1 ;;
-  *'"reason":"killed"'*) [ -n "$asked" ] && taken=1; scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]' && taken=1 ;;
+  *'"reason":"killed"'*) [ -n "$asked" ] && taken=1; scontrol show job "$job" | grep -q 'PreemptTime=[0-9]' && taken=1 ;;
 esac
 if [ -n "$taken" ]; then
   newest=$(ls "$run/checkpoints" | grep '^step-' | tail -n 1)
@@ -142,7 +158,7 @@ if [ -n "$taken" ]; then
     exit "$rc"
   fi
 fi
-if [ -n "$taken" ] && scontrol requeue "$SLURM_JOB_ID"; then
+if [ -n "$taken" ] && scontrol requeue "$job"; then
   trap - TERM
   sleep 600 & wait $!
 fi`
@@ -152,7 +168,7 @@ fi`
  * Slurm takes a script that ends by itself then for cancelled. Where the controller does not answer, the launchers' end is one.
  */
 const epilogue = `
-state=$(scontrol show job "$SLURM_JOB_ID" 2> /dev/null | sed -n 's/.*JobState=\\([A-Z_]*\\).*/\\1/p' | head -n 1)
+state=$(scontrol show job "$job" 2> /dev/null | sed -n 's/.*JobState=\\([A-Z_]*\\).*/\\1/p' | head -n 1)
 case "$state" in
   PENDING | REQUEUE*) trap - TERM; sleep 600 & wait $! ;;
   "") [ -z "$ended" ] || exit "$rc" ;;
@@ -161,7 +177,7 @@ printf '{"formatVersion":1,"exitCode":%d}\\n' "$rc" > "$exit_file.tmp" && mv "$e
 exit "$rc"`
 
 /** A value for a line of #SBATCH, which ends at the line's end and knows double quotes. */
-function quoted(value: string): string {
+export function quoted(value: string): string {
   if (/[\n\r"\\]/.test(value)) {
     throw new UserError('SLURM_PATH', `${value}: expected a path without quotes, backslashes and line ends for Slurm, got one with them`, {
       hint: 'put the runs into another folder (--runs)',

@@ -3,7 +3,8 @@ import { closeSync, existsSync, openSync } from 'node:fs'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { execa } from 'execa'
-import type { Engine, Job, JobHandle, JobPlace, JobStatus } from './engine.ts'
+import type { Engine, Job, JobHandle } from './engine.ts'
+import { EngineInFront } from './engine-in-front.ts'
 import { identityOf } from './process-identity.ts'
 import { trainerEnvironment } from './trainer-command.ts'
 
@@ -94,60 +95,21 @@ export class WarmPool {
 }
 
 /** An engine whose jobs of one process on this machine are forked from a pool. Handles are those of this machine: nobody else need know. */
-export class PooledEngine implements Engine {
-  readonly name: string
-  readonly #engine: Engine
+export class PooledEngine extends EngineInFront {
   readonly #pool: WarmPool
   readonly #env: Readonly<Record<string, string | undefined>>
 
   constructor(engine: Engine, pool: WarmPool, env: Readonly<Record<string, string | undefined>>) {
-    this.name = engine.name
-    this.#engine = engine
+    super(engine)
     this.#pool = pool
     this.#env = env
   }
 
-  async submit(job: Job): Promise<JobHandle> {
+  override async submit(job: Job): Promise<JobHandle> {
     const isSmall = job.engine === 'local' && job.processes === 1 && job.nodes === 1
     const pid = isSmall ? await this.#pool.fork(job, this.#environment(job)) : undefined
     const process = pid === undefined ? undefined : identityOf(pid, { zombies: true })
-    return process ? { kind: 'local', process } : this.#engine.submit(job)
-  }
-
-  command(job: Job): readonly string[] {
-    return this.#engine.command(job)
-  }
-
-  render(job: Job): string {
-    return this.#engine.render(job)
-  }
-
-  forecast(job: Job): Promise<string> {
-    return this.#engine.forecast(job)
-  }
-
-  observe(handle: JobHandle | undefined, place: JobPlace): Promise<JobStatus> {
-    return this.#engine.observe(handle, place)
-  }
-
-  hasten(place: JobPlace): Promise<void> {
-    return this.#engine.hasten(place)
-  }
-
-  signal(handle: JobHandle | undefined, place: JobPlace, signal: 'TERM' | 'KILL'): Promise<void> {
-    return this.#engine.signal(handle, place, signal)
-  }
-
-  ranks(...of: Parameters<Engine['ranks']>): ReturnType<Engine['ranks']> {
-    return this.#engine.ranks(...of)
-  }
-
-  reconcile(...ranks: Parameters<Engine['reconcile']>): void {
-    this.#engine.reconcile(...ranks)
-  }
-
-  logs(...of: Parameters<Engine['logs']>): string[] {
-    return this.#engine.logs(...of)
+    return process ? { kind: 'local', process } : super.submit(job)
   }
 
   #environment(job: Job): Record<string, string> {

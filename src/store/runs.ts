@@ -14,6 +14,7 @@ import { TrainerRecord } from './trainer-record.ts'
 
 const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
 const longestSocketPath = 99
+const mostDraws = 100
 const stampLength = '00000000-000000-'.length
 const killSchema = z.object({ by: z.string(), inQueue: z.boolean().default(false) })
 
@@ -62,18 +63,29 @@ export function createRun(
   stage: Stage,
   identity: Omit<RunIdentity, 'formatVersion' | 'id' | 'stage' | 'createdAt' | 'socket'>,
 ): Run {
-  const id = `${stamp(now)}-${stage.name}-${random(4)}`
-  const folder = join(runsFolder, id)
-  const files = filesOf(folder)
   const socket = socketPath(socketFolder, random(8))
   makeFolder(runsFolder)
-  // Not with its parents: a folder of that name is another run's.
-  mkdirSync(folder, { mode: 0o700 })
+  const { id, folder } = newFolder(runsFolder, () => `${stamp(now)}-${stage.name}-${random(4)}`)
+  const files = filesOf(folder)
   for (const path of [files.commands, files.logs, files.checkpoints, files.samples, files.derived]) makeFolder(path)
   const complete: RunIdentity = { formatVersion, id, stage: stage.name, createdAt: now.toISOString(), socket, ...identity }
   writeAtomically(files.stage, `${JSON.stringify(stage, null, 1)}\n`)
   writeAtomically(files.identity, `${JSON.stringify(complete, null, 1)}\n`)
   return { id, folder, identity: complete, stage }
+}
+
+/** Not with its parents: a folder of that name is another run's, made in the same second. */
+function newFolder(runsFolder: string, draw: () => string): { id: string; folder: string } {
+  for (let tries = 1; ; tries += 1) {
+    const id = draw()
+    const folder = join(runsFolder, id)
+    try {
+      mkdirSync(folder, { mode: 0o700 })
+      return { id, folder }
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST' || tries === mostDraws) throw cause
+    }
+  }
 }
 
 /** Longer paths are cut off silently by the system, and the trainer would listen elsewhere. */

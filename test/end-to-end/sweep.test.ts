@@ -84,7 +84,8 @@ test('a sweep killed three times finds the region planted for it, and pays for n
 
   const report = await reportSweep(sweep, { importance: true }, world)
   const rate = report.ranking.best?.values.learningRate as number
-  console.log(`best rate ${rate}, counts ${JSON.stringify(report.counts)}, saved ${JSON.stringify(report.saved)}`)
+  const { counts, saved, importance } = report
+  console.log(`best rate ${rate}, counts ${JSON.stringify(counts)}, saved ${JSON.stringify(saved)}, ${JSON.stringify(importance)}`)
   expect(rate).toBeGreaterThan(1e-4)
   expect(rate).toBeLessThan(1e-1)
   expect(report.saved.prefixes).toBe(size.trials - 1)

@@ -42,6 +42,8 @@ export class Driver {
   readonly #active = new Map<number, Promise<void>>()
   #failure: { readonly cause: unknown } | undefined
   #isStopping = false
+  /** Trials that are sent to a cluster as one; 0 where each goes when there is room. */
+  #together = 0
   readonly #onEnded: (trial: Trial) => void
 
   constructor(session: SweepSession, onEnded: (trial: Trial) => void = () => undefined) {
@@ -59,6 +61,7 @@ export class Driver {
     const watching = new AbortController()
     const watch = this.#watchStop(watching.signal)
     try {
+      if (this.#isForeseeable) this.#together = await this.#session.mostTogether()
       await this.#go()
     } finally {
       watching.abort()
@@ -71,7 +74,7 @@ export class Driver {
     for (;;) {
       while (await this.#begin());
       // What can wait does, while a trial is on its way.
-      const hasTime = this.#learns || !this.#isStarting()
+      const hasTime = this.#learns || this.#together > 0 || !this.#isStarting()
       if (hasTime && (await this.#tellOne())) continue
       if (this.#active.size === 0) return
       if (hasTime) await this.#prepareNext()
@@ -82,12 +85,44 @@ export class Driver {
   /** Begins one trial where there is room and one to begin. In a deterministic sweep what is suggested depends on what was told alone. */
   async #begin(): Promise<boolean> {
     const { parallel } = limitsOf(this.#session.sweep)
+    if (this.#together > 0) return this.#beginTogether(parallel)
     if (this.#isOver() || this.#active.size >= parallel) return false
     const waiting = this.#waiting()
     if (waiting) return this.#train(waiting)
     if (this.#open() >= parallel || this.#session.isExhausted || this.#isSpent()) return false
     const trial = await this.#session.suggest(this.#givenPoint())
     return trial === undefined ? false : this.#train(trial)
+  }
+
+  /**
+   * Sends the trials there are to a cluster as one, once those before are over: it lets as many train at a time as the sweep allows,
+   * also while nobody drives. A point that is in it already waits for that run.
+   */
+  async #beginTogether(parallel: number): Promise<boolean> {
+    if (this.#isOver() || this.#active.size > 0) return false
+    const seen = new Set<number>()
+    const wave = new Map<string, Trial>()
+    while (wave.size < this.#together) {
+      const isEnough = () => this.#session.isExhausted || this.#isSpent()
+      const next = this.#waiting(seen) ?? (isEnough() ? undefined : await this.#session.suggest(this.#givenPoint()))
+      if (!next) break
+      seen.add(next.number)
+      const same = `${this.#session.state.points[next.point]?.twinOf ?? next.point} ${next.seed}`
+      if (!wave.has(same)) wave.set(same, next)
+    }
+    await this.#session.gather([...wave.values()], parallel)
+    // The stages before them may have taken long.
+    if (this.#isOver()) return false
+    for (const trial of wave.values()) this.#train(trial)
+    return wave.size > 0
+  }
+
+  /** Whether the trials to come are known before those in training end. */
+  get #isForeseeable(): boolean {
+    const { sweep } = this.#session
+    const { budget } = limitsOf(sweep)
+    const changesLength = sweep.identity.axes.some(({ path }) => path === 'steps')
+    return !this.#learns && budget.steps === null && budget.hours === null && !changesLength
   }
 
   /** Whether what is suggested next may depend on what has been told before. */
@@ -108,8 +143,7 @@ export class Driver {
 
   /** Queues the trial that comes next and makes its run, where neither what is learnt nor what is spent until then has a say in it. */
   async #prepareNext(): Promise<void> {
-    const { budget } = limitsOf(this.#session.sweep)
-    if (this.#learns || budget.steps !== null || budget.hours !== null || this.#isOver() || this.#active.size === 0) return
+    if (this.#together > 0 || !this.#isForeseeable || this.#isOver() || this.#active.size === 0) return
     const isEnough = () => this.#session.isExhausted || this.#isSpent()
     const next = this.#waiting() ?? (isEnough() ? undefined : await this.#session.suggest(this.#givenPoint()))
     if (next && !this.#active.has(next.number)) this.#session.prepare(next)
@@ -121,9 +155,9 @@ export class Driver {
   }
 
   /** A trial that was queued or left, or one of a point's further seeds. */
-  #waiting(): Trial | undefined {
+  #waiting(others: ReadonlySet<number> = new Set()): Trial | undefined {
     const { trials, points } = this.#session.state
-    const known = trials.find((trial) => !isOver(trial) && !this.#active.has(trial.number))
+    const known = trials.find((trial) => !isOver(trial) && !this.#active.has(trial.number) && !others.has(trial.number))
     if (known) return known
     // A kill between the two leaves a point without its trial.
     const bare = points.find(({ told, number }) => told === undefined && !trials.some((trial) => trial.point === number))

@@ -7,6 +7,7 @@ import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import { gridPoints, outsideReason, type Values } from '../../domain/sweep/space.ts'
 import { isOver, type Point, SweepFold, type SweepState, type Trial } from '../../domain/sweep/state.ts'
 import { objectiveStep, trialStage } from '../../domain/sweep/trial-stage.ts'
+import { GatheringEngine } from '../../engines/gathering.ts'
 import { type BodyOf, JournalWriter } from '../../store/journal.ts'
 import { takeLock } from '../../store/lock.ts'
 import { findRun, type Run, readState } from '../../store/runs.ts'
@@ -15,6 +16,7 @@ import { attach } from '../attach.ts'
 import { startFound } from '../chain.ts'
 import { stopRun } from '../control.ts'
 import { branchRun, goodEnds, type Prepared, prepareRun } from '../launch.ts'
+import { settledState } from '../supervise.ts'
 import { ownIdentity } from '../supervisor-lock.ts'
 import type { RunsWorld } from '../world.ts'
 import { type Branch, branchFor, stepsBefore } from './branch.ts'
@@ -28,6 +30,8 @@ type SweepLine = BodyOf<SweepEvent, 'seq' | 'ts'>
 
 /** Lines after which the journal is on the disk. What a power cut takes of the others is asked for again, and answered the same. */
 const lasting: ReadonlySet<SweepLine['event']> = new Set(['driven', 'prefix', 'starting', 'ended'])
+/** Trials that are sent as one at most: each is watched until its end. */
+const mostTogether = 100
 /** Points in a row that no stage can be made of, after which the space is refused. */
 const mostInfeasible = 1000
 
@@ -40,6 +44,7 @@ export class SweepSession {
   readonly #journal: JournalWriter
   readonly #fold = new SweepFold()
   readonly #world: RunsWorld
+  readonly #gathering: GatheringEngine | undefined
   readonly #suggester: Suggester
   readonly #release: () => void
   readonly #grid: readonly Values[] | undefined
@@ -59,7 +64,9 @@ export class SweepSession {
     this.#suggester = suggester
     this.#journal = journal
     this.#release = release
-    this.#world = supervising({ ...world, cwd: sweep.identity.cwd, chosenEngine: sweep.identity.engine ?? undefined })
+    this.#gathering = GatheringEngine.of(world.engine)
+    const engine = this.#gathering ?? world.engine
+    this.#world = supervising({ ...world, engine, cwd: sweep.identity.cwd, chosenEngine: sweep.identity.engine ?? undefined })
     for (const event of sweepJournal(sweep).next()) this.#fold.add(event)
     for (const { number, values } of [...this.state.points].reverse()) this.#pointOf.set(JSON.stringify(values), number)
     this.#inherited = inheritedPoints(sweep, world)
@@ -246,8 +253,9 @@ export class SweepSession {
   }
 
   async #attempted(number: number, signal: AbortSignal): Promise<Outcome> {
+    let run: Run | undefined
     try {
-      const run = await this.#runOf(number, signal)
+      run = await this.#runOf(number, signal)
       const trial = this.trial(number)
       return await trainTrial(
         {
@@ -275,6 +283,8 @@ export class SweepSession {
           message: `${cause.message} [${cause.code}]`,
         }
       throw cause
+    } finally {
+      if (run) this.#gathering?.forget(run.folder)
     }
   }
 
@@ -317,6 +327,34 @@ export class SweepSession {
     const making = this.#made(trial, new AbortController().signal)
     making.then(({ run }) => this.#taken.add(run.id)).catch(() => undefined)
     this.#ahead.set(trial.number, making)
+  }
+
+  /** How many trials may be sent as one; 0 where each goes alone. */
+  async mostTogether(): Promise<number> {
+    const { engine } = this.sweep.identity
+    const largest = engine?.kind === 'slurm' ? ((await this.#gathering?.arrays?.largest()) ?? 0) : 0
+    return largest > 1 ? mostTogether : 0
+  }
+
+  /** Makes the runs of trials whose jobs are then sent as one, of which so many train at a time. */
+  async gather(trials: readonly Trial[], atATime: number): Promise<void> {
+    const folders: string[] = []
+    for (const trial of trials) {
+      const run = await this.#runAhead(trial)
+      const attempt = run && newestAttempt(await settledState(run, this.#world))
+      if (run && (!attempt || attempt.end)) folders.push(run.folder)
+    }
+    this.#gathering?.expect(folders, { folder: this.sweep.folder, atATime })
+  }
+
+  /** The run of a trial before its turn; undefined where it cannot be made, which its turn will tell. */
+  async #runAhead(trial: Trial): Promise<Run | undefined> {
+    if (trial.run !== undefined) return findRun(this.#world.runsFolder, trial.run)
+    this.prepare(trial)
+    return this.#ahead.get(trial.number)?.then(
+      ({ run }) => run,
+      () => undefined,
+    )
   }
 
   /** Resolves when the next trial has begun to train. */

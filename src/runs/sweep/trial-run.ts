@@ -7,7 +7,7 @@ import { type Run, readState } from '../../store/runs.ts'
 import { attach } from '../attach.ts'
 import { sendCommand, stopRun } from '../control.ts'
 import { continueRun, startRun } from '../launch.ts'
-import { settledState } from '../supervise.ts'
+import { settledState, supervise } from '../supervise.ts'
 import type { RunsWorld } from '../world.ts'
 import { meaningOf } from './trial-end.ts'
 
@@ -58,7 +58,11 @@ export async function trainTrial(task: TrialTask, world: RunsWorld): Promise<Out
     }
     if (attempt.end && meaningOf(attempt.end, attempt).kind === 'finished') return watch.outcomeOf(attempt.end)
   }
-  if (attempt && !attempt.end) return watch.toItsEnd(attempt.number)
+  if (attempt && !attempt.end) {
+    // Its supervisor died with the driver before; a job that was put back into a queue waits longer without one.
+    if (task.isOwn) void supervise(run.folder, world, { attempt: undefined }).catch(() => undefined)
+    return watch.toItsEnd(attempt.number)
+  }
   if (task.signal.aborted) return leaving(task.signal)
   if (attempt) await continueRun(run, world)
   else await startRun(run, world)

@@ -71,6 +71,11 @@ export class SlurmBox {
     process.kill(Number(readFileSync(join(this.folder, `slurmd.${node}.pid`), 'utf8')), signal)
   }
 
+  /** USR1 for a job's batch shell, as near a time limit. Slurm delivers it, and `scancel` then may ask again for a minute and a half. */
+  askBatch(job: string): void {
+    spawnSync('scancel', ['--batch', '--signal=USR1', job], { env: this.env, timeout: 3000 })
+  }
+
   /** Numbers of the jobs that wait or run. */
   jobs(): string[] {
     return this.run('squeue', '-h', '-o', '%i').split('\n').filter(Boolean)
@@ -145,7 +150,7 @@ SlurmdLogFile=${folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=1,sched_min_interval=100000
+SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=100000
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=0
@@ -155,6 +160,8 @@ SlurmdParameters=config_overrides
 KillWait=3
 MessageTimeout=2
 MinJobAge=600
+# Small, so that a sweep takes several arrays.
+MaxArraySize=4
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

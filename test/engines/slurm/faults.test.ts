@@ -91,7 +91,7 @@ describe.skipIf(site.missing !== undefined)(`on ${site.name}, a run`, () => {
     const world = site.world(folder)
     const run = await launched(world, lasting)
     await until(run, world, 'step', 10)
-    site.box.run('scancel', '--batch', '--signal=USR1', jobOf(run))
+    site.box.askBatch(jobOf(run))
     await comesBack(run, world)
   })
 

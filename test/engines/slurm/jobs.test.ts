@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { isLive, parseJobs, SlurmUnreachable, statusOf } from '../../../src/engines/slurm-jobs.ts'
+import { isLive, parseJobs, SlurmUnreachable, statusOf, taskIn } from '../../../src/engines/slurm-jobs.ts'
 
 /** One job as Slurm 22.05 writes it. */
 const old = {
@@ -46,6 +46,21 @@ describe('the answer of squeue', () => {
   test('names elements of an array by both their numbers, and passes over jobs of others', () => {
     const element = { ...old, job_id: 9, array_job_id: 8, array_task_id: 2 }
     expect(parseJobs(answer([element, { ...old, comment: '' }, { job_id: 'x' }])).map(({ id }) => id)).toEqual(['8_2'])
+  })
+
+  test('has tasks of an array that wait in one entry, from which each is found', () => {
+    const entry = { ...old, job_id: 8, comment: 'array:run:1:ab', array_job_id: 8, array_task_string: '2-4,8-12:2,20%3' }
+    const forms = [entry, { ...entry, array_job_id: { set: true, infinite: false, number: 8 }, array_task_id: recent.array_task_id }]
+    for (const form of forms) {
+      const [job] = parseJobs(answer([form]))
+      const found = Array.from({ length: 30 }, (_, task) => job && taskIn(job, { token: 'array:run:1:ab', task })?.id).filter(Boolean)
+      expect(found).toEqual(['8_2', '8_3', '8_4', '8_8', '8_10', '8_12', '8_20'])
+      expect(job && taskIn(job, { token: 'array:other', task: 2 })).toBeUndefined()
+    }
+    const [cut] = parseJobs(answer([{ ...entry, array_task_string: '1,3,...%2' }]))
+    expect([1, 2, 3, 9].map((task) => cut && taskIn(cut, { token: 'array:run:1:ab', task })?.id)).toEqual(['8_1', '8_2', '8_3', '8_9'])
+    const [alone] = parseJobs(answer([{ ...entry, array_task_string: '' }, old]))
+    expect(alone?.array).toBeUndefined()
   })
 
   test('never throws anything but SlurmUnreachable', () => {

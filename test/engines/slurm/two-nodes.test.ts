@@ -67,7 +67,7 @@ describe.skipIf(missing !== undefined)(`real training over two nodes${missing ? 
     const settings = { batch: { perDevice: 2, accumulate: 1 }, parallel: { nodes: 2, processes: 1 } }
     const preempted = await trained(cluster, settings, (run) => {
       const handle = newestAttempt(readState(run))?.handle as SlurmHandle | undefined
-      box.run('scancel', '--batch', '--signal=USR1', handle?.jobId ?? '')
+      box.askBatch(handle?.jobId ?? '')
     })
     const journal = readFileSync(filesOf(preempted.folder).trainer, 'utf8')
     expect(journal.match(/"event":"ready","protocol":1,"worldSize":2/g)).toHaveLength(2)
