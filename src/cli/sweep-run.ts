@@ -6,7 +6,8 @@ import { SweepFold } from '../domain/sweep/state.ts'
 import { followSweep, isSweepDriven, openedSweep, startSweep, sweepFor } from '../runs/sweep/begin.ts'
 import { reportSweep, type SweepReport } from '../runs/sweep/report.ts'
 import type { RunsWorld } from '../runs/world.ts'
-import { findSweep, listSweeps, requestSweepStop, type Sweep } from '../store/sweeps.ts'
+import { requestStop } from '../store/stop-request.ts'
+import { findSweep, listSweeps, type Sweep } from '../store/sweeps.ts'
 import { chosenEngine } from './engine-chosen.ts'
 import type { EngineOptions } from './engine-options.ts'
 import { runsFolderOf } from './folders.ts'
@@ -69,7 +70,7 @@ export async function runSweep(args: SweepArguments, world: TrainingWorld): Prom
 async function follow(sweep: Sweep, drive: number, { json }: SweepArguments, world: TrainingWorld, runs: RunsWorld): Promise<void> {
   const release = world.onInterrupt((times) => {
     world.stderr.write(times > 1 ? 'killing its trials\n' : 'stopping its trials with a checkpoint; again kills them\n')
-    requestSweepStop(sweep, { by: runs.actor, kill: times > 1 })
+    requestStop(sweep, { by: runs.actor, kill: times > 1 })
   })
   const fold = new SweepFold()
   const paint = paintFor(world.stdout, world.env)
@@ -115,7 +116,7 @@ export async function stopSweep(args: SweepStopArguments, world: TrainingWorld):
   if (!isSweepDriven(sweep)) await startSweep(sweep, runs).catch(() => undefined)
   if (!isSweepDriven(sweep))
     throw new UserError('SWEEP_NOT_ACTIVE', `${sweep.id}: expected a sweep that is being driven, got one that is not`, { exitCode: 1 })
-  requestSweepStop(sweep, { by: runs.actor, kill: args.kill })
+  requestStop(sweep, { by: runs.actor, kill: args.kill })
   const { setTimeout: sleep } = await import('node:timers/promises')
   while (isSweepDriven(sweep)) await sleep(stopPollMs)
   world.stdout.write(`${sweep.id} has stopped; the same file goes on with it\n`)

@@ -4,20 +4,11 @@ import { UserError } from '../domain/errors.ts'
 import type { ProcessIdentity } from '../domain/protocol.ts'
 import { newestAttempt, type RunEnd, runEnd } from '../domain/run/state.ts'
 import { isAlive, isElsewhere } from '../engines/process-identity.ts'
-import {
-  type Chain,
-  chainFiles,
-  chainHash,
-  createChain,
-  forgetStop,
-  listChains,
-  openChain,
-  readChainState,
-  stopRequest,
-} from '../store/chains.ts'
+import { type Chain, chainFiles, chainHash, createChain, listChains, openChain, readChainState } from '../store/chains.ts'
 import { type BodyOf, chainJournal, JournalWriter } from '../store/journal.ts'
 import { lockHolder, takeLock } from '../store/lock.ts'
 import { findRun, type Run, readState } from '../store/runs.ts'
+import { forgetStop, stopRequest } from '../store/stop-request.ts'
 import { attach } from './attach.ts'
 import { type ChainPlan, trainChain } from './chain.ts'
 import { stopRun } from './control.ts'

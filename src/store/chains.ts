@@ -1,20 +1,16 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { type ChainIdentity, type ChainState, chainIdentity, foldChain } from '../domain/chain.ts'
 import { UserError } from '../domain/errors.ts'
 import { formatVersion } from '../domain/protocol.ts'
 import { makeFolder, writeAtomically } from './files.ts'
+import { idsIn, openAll, stamp } from './ids.ts'
 import { chainJournal } from './journal.ts'
 import type { RunPlace } from './runs.ts'
-import { stamp } from './stamp.ts'
 
-const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
-const stopSchema = z.strictObject({ by: z.string(), kill: z.boolean() })
-
-/** Somebody's wish that a chain ends. */
-export type StopRequest = z.output<typeof stopSchema>
+const identityName = 'chain.json'
 
 /** One chain folder under `runs/chains/`. */
 export interface Chain {
@@ -25,10 +21,9 @@ export interface Chain {
 
 /** Paths of a chain folder. */
 export const chainFiles = (folder: string) => ({
-  identity: join(folder, 'chain.json'),
+  identity: join(folder, identityName),
   journal: join(folder, 'chain.jsonl'),
   lock: join(folder, 'driver.lock'),
-  stop: join(folder, 'stop.json'),
   log: join(folder, 'driver.log'),
 })
 
@@ -76,15 +71,7 @@ export function openChain(folder: string): Chain {
 /** Every chain of a runs folder, oldest first. Folders that are none are left alone. */
 export function listChains(runsFolder: string): Chain[] {
   const folder = chainsFolder(runsFolder)
-  if (!existsSync(folder)) return []
-  const names = readdirSync(folder).filter((name) => idForm.test(name) && existsSync(chainFiles(join(folder, name)).identity))
-  return names.sort().flatMap((name) => {
-    try {
-      return [openChain(join(folder, name))]
-    } catch {
-      return []
-    }
-  })
+  return openAll(folder, idsIn(folder, identityName), openChain)
 }
 
 /** The chain with an id or a unique beginning of one; undefined where there is none. Raises UserError CHAIN_AMBIGUOUS. */
@@ -101,23 +88,4 @@ export function findChain(runsFolder: string, address: string): Chain | undefine
 /** How a chain stands by its journal. */
 export function readChainState(chain: Chain): ChainState {
   return foldChain(chainJournal(chainFiles(chain.folder).journal).next())
-}
-
-/** Asks a chain's driver to end it. */
-export function requestStop(chain: Chain, request: StopRequest): void {
-  writeAtomically(chainFiles(chain.folder).stop, JSON.stringify(request))
-}
-
-/** What was asked of the driver; undefined where nothing was. */
-export function stopRequest(chain: Chain): StopRequest | undefined {
-  try {
-    return stopSchema.parse(JSON.parse(readFileSync(chainFiles(chain.folder).stop, 'utf8')))
-  } catch {
-    return undefined
-  }
-}
-
-/** Whoever takes a chain up again has not been asked yet. */
-export function forgetStop(chain: Chain): void {
-  rmSync(chainFiles(chain.folder).stop, { force: true })
 }

@@ -7,12 +7,12 @@ import { formatVersion, type RunIdentity, runIdentity } from '../domain/protocol
 import type { RunState } from '../domain/run/state.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
 import { makeFolder, writeAtomically } from './files.ts'
+import { idsIn, openAll, stamp } from './ids.ts'
 import { supervisorJournal } from './journal.ts'
 import { RecordFold } from './record-fold.ts'
-import { stamp } from './stamp.ts'
 import { TrainerRecord } from './trainer-record.ts'
 
-const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
+const identityName = 'run.json'
 const longestSocketPath = 99
 const mostDraws = 100
 const stampLength = '00000000-000000-'.length
@@ -28,7 +28,7 @@ export interface Run {
 
 /** Paths of a run folder. */
 export const filesOf = (folder: string) => ({
-  identity: join(folder, 'run.json'),
+  identity: join(folder, identityName),
   stage: join(folder, 'stage.json'),
   origins: join(folder, 'origins.json'),
   trainer: join(folder, 'trainer.jsonl'),
@@ -120,30 +120,13 @@ function reasonOf(cause: unknown): string {
 
 /** Every run under a folder, oldest first. Folders that are no runs are left alone. */
 export function listRuns(runsFolder: string): Run[] {
-  if (!existsSync(runsFolder)) return []
-  const names = readdirSync(runsFolder).filter((name) => idForm.test(name) && existsSync(filesOf(join(runsFolder, name)).identity))
-  const runs = names.flatMap((name) => {
-    try {
-      return [openRun(join(runsFolder, name))]
-    } catch {
-      return []
-    }
-  })
-  return runs.sort(byAge)
+  return openAll(runsFolder, idsIn(runsFolder, identityName), openRun)
 }
 
 /** Runs of one content hash, oldest first. Others are told apart by the text of their identity alone. */
 export function runsOfContent(runsFolder: string, contentHash: string): Run[] {
-  if (!existsSync(runsFolder)) return []
-  const names = readdirSync(runsFolder).filter((name) => idForm.test(name) && identityText(join(runsFolder, name)).includes(contentHash))
-  const runs = names.flatMap((name) => {
-    try {
-      return [openRun(join(runsFolder, name))]
-    } catch {
-      return []
-    }
-  })
-  return runs.filter(({ identity }) => identity.contentHash === contentHash).sort(byAge)
+  const names = idsIn(runsFolder, identityName).filter((name) => identityText(join(runsFolder, name)).includes(contentHash))
+  return openAll(runsFolder, names, openRun).filter(({ identity }) => identity.contentHash === contentHash)
 }
 
 function identityText(folder: string): string {
@@ -154,15 +137,9 @@ function identityText(folder: string): string {
   }
 }
 
-function byAge(a: Run, b: Run): number {
-  return `${a.identity.createdAt} ${a.id}` < `${b.identity.createdAt} ${b.id}` ? -1 : 1
-}
-
 /** The run with an id, a unique beginning of one, or `latest`. Raises UserErrors RUN_UNKNOWN and RUN_AMBIGUOUS. */
 export function findRun(runsFolder: string, address: string): Run {
-  const names = existsSync(runsFolder)
-    ? readdirSync(runsFolder).filter((name) => idForm.test(name) && existsSync(filesOf(join(runsFolder, name)).identity))
-    : []
+  const names = idsIn(runsFolder, identityName)
   if (names.length === 0) {
     throw new UserError('RUN_UNKNOWN', `${address}: expected a run under ${runsFolder}, got none there`, {
       hint: 'train one, or name the folder with --runs',

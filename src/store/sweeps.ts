@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { UserError } from '../domain/errors.ts'
@@ -7,12 +7,11 @@ import { type SweepEvent, type SweepIdentity, sweepEvent, sweepIdentity } from '
 import { sweepSchema } from '../domain/sweep/schema.ts'
 import { foldSweep, type SweepState } from '../domain/sweep/state.ts'
 import { makeFolder, writeAtomically } from './files.ts'
+import { idsIn, openAll, stamp } from './ids.ts'
 import { JournalReader } from './journal.ts'
 import type { RunPlace } from './runs.ts'
-import { stamp } from './stamp.ts'
 
-const idForm = /^\d{8}-\d{6}-[a-z0-9._-]+-[0-9a-f]{4}$/i
-const stopSchema = z.strictObject({ by: z.string(), kill: z.boolean() })
+const identityName = 'sweep.json'
 const limitsSchema = sweepSchema.pick({ budget: true, parallel: true, retries: true })
 
 /** What may change while a sweep stays the same: how much it may cost in all, trials at a time, how often a trial is continued. */
@@ -27,11 +26,10 @@ export interface Sweep {
 
 /** Paths of a sweep folder. */
 export const sweepFiles = (folder: string) => ({
-  identity: join(folder, 'sweep.json'),
+  identity: join(folder, identityName),
   journal: join(folder, 'sweep.jsonl'),
   study: join(folder, 'study.log'),
   lock: join(folder, 'driver.lock'),
-  stop: join(folder, 'stop.json'),
   limits: join(folder, 'limits.json'),
   log: join(folder, 'driver.log'),
   pool: join(folder, 'pool.log'),
@@ -69,16 +67,7 @@ export function openSweep(folder: string): Sweep {
 /** Every sweep of a runs folder, oldest first. Folders that are none are left alone. */
 export function listSweeps(runsFolder: string): Sweep[] {
   const folder = sweepsFolder(runsFolder)
-  if (!existsSync(folder)) return []
-  const names = readdirSync(folder).filter((name) => idForm.test(name) && existsSync(sweepFiles(join(folder, name)).identity))
-  const sweeps = names.flatMap((name) => {
-    try {
-      return [openSweep(join(folder, name))]
-    } catch {
-      return []
-    }
-  })
-  return sweeps.sort((a, b) => (`${a.identity.createdAt} ${a.id}` < `${b.identity.createdAt} ${b.id}` ? -1 : 1))
+  return openAll(folder, idsIn(folder, identityName), openSweep)
 }
 
 /** The sweep with an id, a unique beginning of one, a name (the newest of it), or `latest`. Raises UserErrors SWEEP_UNKNOWN and SWEEP_AMBIGUOUS. */
@@ -127,23 +116,4 @@ export function limitsIn({ budget, parallel, retries }: Limits): Limits {
 /** Other limits; a driver at work sees them before it begins the next trial. */
 export function writeLimits(sweep: Sweep, limits: Limits): void {
   writeAtomically(sweepFiles(sweep.folder).limits, JSON.stringify(limits))
-}
-
-/** Asks a sweep's driver to end it. */
-export function requestSweepStop(sweep: Sweep, request: z.output<typeof stopSchema>): void {
-  writeAtomically(sweepFiles(sweep.folder).stop, JSON.stringify(request))
-}
-
-/** What was asked of the driver; undefined where nothing was. */
-export function sweepStopRequest(sweep: Sweep): z.output<typeof stopSchema> | undefined {
-  try {
-    return stopSchema.parse(JSON.parse(readFileSync(sweepFiles(sweep.folder).stop, 'utf8')))
-  } catch {
-    return undefined
-  }
-}
-
-/** Whoever takes a sweep up again has not been asked yet. */
-export function forgetSweepStop(sweep: Sweep): void {
-  rmSync(sweepFiles(sweep.folder).stop, { force: true })
 }

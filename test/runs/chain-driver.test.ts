@@ -2,9 +2,10 @@ import { describe, expect, vi } from 'vitest'
 import type { ChainNews } from '../../src/runs/chain-driver.ts'
 import { chainOf, followChain, isDriven, startChain } from '../../src/runs/chain-driver.ts'
 import type { RunsWorld } from '../../src/runs/world.ts'
-import { type Chain, chainFiles, findChain, listChains, readChainState, requestStop } from '../../src/store/chains.ts'
+import { type Chain, chainFiles, findChain, listChains, readChainState } from '../../src/store/chains.ts'
 import { lockHolder } from '../../src/store/lock.ts'
 import { listRuns, readState } from '../../src/store/runs.ts'
+import { requestStop } from '../../src/store/stop-request.ts'
 import { fakeWorld, folderTest, sideOf, startedRun, until } from './fake-world.ts'
 
 vi.setConfig({ testTimeout: 60_000, maxConcurrency: 4 })

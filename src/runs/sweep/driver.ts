@@ -3,7 +3,8 @@ import { UserError } from '../../domain/errors.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
 import type { SweepFile } from '../../domain/sweep/schema.ts'
 import { isOver, type SweepState, type Trial } from '../../domain/sweep/state.ts'
-import { forgetSweepStop, limitsOf, openSweep, type Sweep, sweepStopRequest } from '../../store/sweeps.ts'
+import { forgetStop, stopRequest } from '../../store/stop-request.ts'
+import { limitsOf, openSweep, type Sweep } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
 import { PrefixFailed, SweepSession } from './session.ts'
 import { optunaSuggester, type Suggester } from './suggester.ts'
@@ -21,7 +22,7 @@ export async function driveSweep(folder: string, world: RunsWorld): Promise<Swee
   const session = SweepSession.open(sweep, suggesterOf(sweep, world), world)
   if (!session) return undefined
   try {
-    forgetSweepStop(sweep)
+    forgetStop(sweep)
     const end = await new Driver(session).drive()
     session.tell({ event: 'ended', ...end })
     return end
@@ -218,7 +219,7 @@ export class Driver {
     let done = 'nothing'
     for (let look = 1; !signal.aborted; look += 1) {
       if (look % looksPerFreshening === 0) this.#session.freshen()
-      const request = sweepStopRequest(this.#session.sweep)
+      const request = stopRequest(this.#session.sweep)
       const wanted = request === undefined ? 'nothing' : request.kill ? 'kill' : 'stop'
       if (request && wanted !== done) {
         done = wanted

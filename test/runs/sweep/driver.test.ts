@@ -7,7 +7,8 @@ import { followSweep, isSweepDriven, startSweep } from '../../../src/runs/sweep/
 import { driveSweep } from '../../../src/runs/sweep/driver.ts'
 import { lockHolder } from '../../../src/store/lock.ts'
 import { findRun, listRuns } from '../../../src/store/runs.ts'
-import { readSweepState, requestSweepStop, type Sweep, sweepFiles, sweepJournal } from '../../../src/store/sweeps.ts'
+import { requestStop } from '../../../src/store/stop-request.ts'
+import { readSweepState, type Sweep, sweepFiles, sweepJournal } from '../../../src/store/sweeps.ts'
 import { fakeWorld, folderTest } from '../fake-world.ts'
 import { madeSweep } from './sweep-world.ts'
 
@@ -79,7 +80,7 @@ describe('a sweep that is interrupted', () => {
     const sweep = madeSweep(world, { budget: { trials: 2 } })
     const driving = driveSweep(sweep.folder, world)
     await sweepUntil(sweep, ({ trials }) => trials.some(({ status }) => status === 'running'))
-    requestSweepStop(sweep, { by: 'me', kill: false })
+    requestStop(sweep, { by: 'me', kill: false })
     expect(await driving).toMatchObject({ reason: 'stopped' })
     const [left, ...others] = readSweepState(sweep).trials
     expect([left?.status, others.filter(({ status }) => status !== 'queued')]).toEqual(['running', []])
