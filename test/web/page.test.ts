@@ -42,6 +42,7 @@ describe.skipIf(!existsSync(executablePath))('the page in Chromium', () => {
     await page.getByRole('searchbox', { name: 'Search' }).fill('second')
     await page.getByText('1 of 2 runs').waitFor()
     await page.getByRole('searchbox', { name: 'Search' }).fill('')
+    await goTo(page, '50%')
     await page.getByRole('button', { name: 'Progress' }).click()
     expect(await violations(page)).toEqual([])
 

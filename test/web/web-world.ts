@@ -41,13 +41,15 @@ export function madeRun(
   writeJournal(files.trainer, made)
   appendFileSync(files.trainer, made.more?.(run) ?? '')
   const handle = { kind: 'local', process: { pid: 4_000_000, startTime: '1', host: 'nowhere' } }
+  const startedAt = made.startedAt ?? 1000
   const lines: object[] = [
-    { seq: 0, ts: 999, attempt: 0, event: 'opened', formatVersion: 1 },
-    { seq: 1, ts: 999, attempt: 1, event: 'attempt', engine: 'local', handle, command: [], continuesFrom: null },
+    { seq: 0, ts: startedAt - 1, attempt: 0, event: 'opened', formatVersion: 1 },
+    { seq: 1, ts: startedAt - 1, attempt: 1, event: 'attempt', engine: 'local', handle, command: [], continuesFrom: null },
   ]
   if (made.reason) {
     const rest = { exitCode: 0, signal: null, step: made.steps, hint: '', log: null }
-    lines.push({ seq: 2, ts: 2000, attempt: 1, event: 'ended', reason: made.reason, message: `all ${made.steps} steps are done`, ...rest })
+    const message = `all ${made.steps} steps are done`
+    lines.push({ seq: 2, ts: startedAt + 1000, attempt: 1, event: 'ended', reason: made.reason, message, ...rest })
   }
   writeFileSync(files.supervisor, lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
   return run

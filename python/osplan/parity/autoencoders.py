@@ -5,7 +5,6 @@ and every output the case expects, under the case's names.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +17,12 @@ from osplan.models.haar import haar_2d, haar_3d, haar_filters_2d, haar_filters_3
 from osplan.models.posterior import Posterior
 from osplan.models.wfvae import WFVAE
 from osplan.models.wfvae_config import WfvaeConfig
-from osplan.parity.case import Case, Handler, Outputs, seeded_state
+from osplan.parity.case import GRADIENT, Case, Handler, Outputs, load_seeded
 
 Autoencoder = WFVAE | CausalVAE
 
 KL_SHARE = 1e-3
 """Weight of the mean divergence in a case's scalar loss."""
-GRADIENT = "grad."
-
-
-def load_seeded(model: nn.Module, keys: Mapping[str, Any], seed: int) -> None:
-    """Fills a model with the rule's weights under upstream's names. Buffers keep their initial values.
-
-    Raises UserError CASE_INVALID where the case's names and shapes are not those of the model's parameters.
-    """
-    wanted = {name: tuple(shape) for name, shape in keys.items()}
-    own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if own != wanted:
-        name = min(name for name in own | wanted if own.get(name) != wanted.get(name))
-        raise UserError("CASE_INVALID", f"case keys {name}: expected {own.get(name)} as the config makes it, got {wanted.get(name)}")
-    model.load_state_dict(seeded_state(wanted, seed), strict=False)
 
 
 def wfvae_case(case: Case) -> Outputs:

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from osplan.domain.errors import UserError
 
 RULE = "philox-crc32-v1"
+GRADIENT = "grad."
+"""Before the name of a parameter: its gradient."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ def seeded(name: str, shape: Sequence[int], seed: int) -> Tensor:
 def seeded_state(keys: Mapping[str, Sequence[int]], seed: int) -> dict[str, Tensor]:
     """Every seeded tensor of a state dict, by upstream's names."""
     return {name: seeded(name, shape, seed) for name, shape in keys.items()}
+
+
+def load_seeded(model: nn.Module, keys: Mapping[str, Any], seed: int) -> None:
+    """Fills a model with the rule's weights under upstream's names. Buffers keep their initial values.
+
+    Raises UserError CASE_INVALID where the case's names and shapes are not those of the model's parameters.
+    """
+    wanted = {name: tuple(shape) for name, shape in keys.items()}
+    own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if own != wanted:
+        name = min(name for name in own | wanted if own.get(name) != wanted.get(name))
+        raise UserError("CASE_INVALID", f"case keys {name}: expected {own.get(name)} as the config makes it, got {wanted.get(name)}")
+    model.load_state_dict(seeded_state(wanted, seed), strict=False)
 
 
 def load_case(path: Path) -> Case:

@@ -19,8 +19,7 @@ from osplan.domain.errors import UserError
 from osplan.domain.stage import Ema as EmaSettings
 from osplan.domain.stage import Optimizer
 from osplan.models.registry import build_model
-from osplan.parity.case import Case, Handler, Outputs
-from osplan.parity.transformers import GRADIENT, load_seeded
+from osplan.parity.case import GRADIENT, Case, Handler, Outputs, load_seeded
 from osplan.train.ema import Ema
 from osplan.train.optimizer import build_optimizer, gradient_norm, scale_gradients
 from osplan.train.parameters import Group

@@ -14,9 +14,8 @@ from osplan.diffusion.sampling import Kind, Sampler
 from osplan.diffusion.settings import TRAIN_STEPS, BetaSchedule, Prediction
 from osplan.domain.errors import UserError
 from osplan.models.registry import build_model
-from osplan.parity.case import Case, Handler, Outputs
+from osplan.parity.case import Case, Handler, Outputs, load_seeded
 from osplan.parity.objectives import named
-from osplan.parity.transformers import load_seeded
 
 METHODS: dict[str, Kind] = {"DDIM": "ddim", "EulerAncestralDiscrete": "euler-ancestral", "FlowMatchEulerDiscrete": "flow-euler"}
 """Upstream's sampling methods."""

@@ -10,29 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from osplan.domain.errors import UserError
 from osplan.models.inpaint import extend_to_inpaint
 from osplan.models.latte import SINCE_V11, Latte, LatteConfig
 from osplan.models.opensora import OpenSora
 from osplan.models.opensora_config import OpenSoraConfig
 from osplan.models.suv import Suv
 from osplan.models.suv_config import SuvConfig
-from osplan.parity.case import Case, Handler, Outputs, seeded_state
-
-GRADIENT = "grad."
-
-
-def load_seeded(model: nn.Module, keys: Mapping[str, Any], seed: int) -> None:
-    """Fills a model with the rule's weights under upstream's names.
-
-    Raises UserError CASE_INVALID where the case's names and shapes are not those of the model's parameters.
-    """
-    wanted = {name: tuple(shape) for name, shape in keys.items()}
-    own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if own != wanted:
-        name = min(name for name in own | wanted if own.get(name) != wanted.get(name))
-        raise UserError("CASE_INVALID", f"case keys {name}: expected {own.get(name)} as the config makes it, got {wanted.get(name)}")
-    model.load_state_dict({**dict(model.named_buffers()), **seeded_state(wanted, seed)})
+from osplan.parity.case import GRADIENT, Case, Handler, Outputs, load_seeded
 
 
 def opensora_case(case: Case) -> Outputs:

@@ -6,8 +6,7 @@ import { CompareStages } from './compare-stages.tsx'
 import { CurveOptions } from './curve-options.tsx'
 import type { View } from './curves-view.tsx'
 import { countNote, curveSummary, type Line } from './lines.ts'
-import { SampleVideo, ScrubberBar, useScrubber } from './samples-view.tsx'
-import { Scroll } from './scroll.tsx'
+import { SampleGrid, ScrubberBar, useScrubber } from './samples-view.tsx'
 import { get } from './source.ts'
 import { errorText, useClock } from './state.ts'
 import { brief } from './words.ts'
@@ -183,37 +182,17 @@ function ComparedSamples({ runs }: { runs: readonly Compared[] }) {
         </label>
       </div>
       <ScrubberBar {...scrubber} />
-      <Scroll label="Samples by prompt and run">
-        <table class="samples">
-          <thead>
-            <tr>
-              <th>prompt</th>
-              {runs.map(({ id, details }) => (
-                <th key={id}>{details.summary.stage}</th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {prompts.map((prompt) => (
-              <tr key={prompt}>
-                <th scope="row">{prompt}</th>
-                {runs.map(({ id, details }) => {
-                  const sample = details.samples.findLast((each) => each.prompt === prompt && each.step <= step)
-                  return (
-                    <td key={id}>
-                      {sample ? (
-                        <SampleVideo path={`/api/runs/${id}/samples/${sample.index}`} label={`${prompt}, ${id}`} at={scrubber.at} />
-                      ) : (
-                        '–'
-                      )}
-                    </td>
-                  )
-                })}
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <SampleGrid
+        label="Samples by prompt and run"
+        prompts={prompts}
+        columns={runs.map(({ id, details: { samples, summary } }) => ({
+          key: id,
+          title: `${summary.stage}, ${id}`,
+          run: id,
+          sampleOf: (prompt) => samples.findLast((each) => each.prompt === prompt && each.step <= step),
+        }))}
+        at={scrubber.at}
+      />
     </section>
   )
 }

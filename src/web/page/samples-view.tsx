@@ -16,38 +16,62 @@ export function SamplesView({ id, samples }: { id: string; samples: readonly Sam
   return (
     <>
       <ScrubberBar {...scrubber} />
-      <Scroll label="Samples by prompt and step">
-        <table class="samples">
-          <thead>
-            <tr>
-              <th>prompt</th>
-              {steps.map((step) => (
-                <th key={step}>step {step.toLocaleString('en')}</th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {prompts.map((prompt) => (
-              <tr key={prompt}>
-                <th scope="row">{prompt}</th>
-                {steps.map((step) => {
-                  const sample = samples.findLast((each) => each.prompt === prompt && each.step === step)
-                  return (
-                    <td key={step}>
-                      {sample ? (
-                        <SampleVideo path={`/api/runs/${id}/samples/${sample.index}`} label={`${prompt}, step ${step}`} at={scrubber.at} />
-                      ) : (
-                        '–'
-                      )}
-                    </td>
-                  )
-                })}
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <SampleGrid
+        label="Samples by prompt and step"
+        prompts={prompts}
+        columns={steps.map((step) => ({
+          key: String(step),
+          title: `step ${step.toLocaleString('en')}`,
+          run: id,
+          sampleOf: (prompt) => samples.findLast((each) => each.prompt === prompt && each.step === step),
+        }))}
+        at={scrubber.at}
+      />
     </>
+  )
+}
+
+interface SampleColumn {
+  readonly key: string
+  readonly title: string
+  readonly run: string
+  readonly sampleOf: (prompt: string) => Sample | undefined
+}
+
+interface SampleGridProps {
+  readonly label: string
+  readonly prompts: readonly string[]
+  readonly columns: readonly SampleColumn[]
+  readonly at: number
+}
+
+/** A row for each prompt: its video in every column, a dash where there is none. */
+export function SampleGrid({ label, prompts, columns, at }: SampleGridProps) {
+  return (
+    <Scroll label={label}>
+      <table class="samples">
+        <thead>
+          <tr>
+            <th>prompt</th>
+            {columns.map(({ key, title }) => (
+              <th key={key}>{title}</th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {prompts.map((prompt) => (
+            <tr key={prompt}>
+              <th scope="row">{prompt}</th>
+              {columns.map(({ key, title, run, sampleOf }) => {
+                const sample = sampleOf(prompt)
+                const path = `/api/runs/${run}/samples/${sample?.index}`
+                return <td key={key}>{sample ? <SampleVideo path={path} label={`${prompt}, ${title}`} at={at} /> : '–'}</td>
+              })}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
   )
 }
 
@@ -93,7 +117,7 @@ export function ScrubberBar({ at, isPlaying, onAt, onPlay }: Scrubber) {
 }
 
 /** A video that is loaded once it comes into view, and stands where the scrubber says. */
-export function SampleVideo({ path, label, at }: { path: string; label: string; at: number }) {
+function SampleVideo({ path, label, at }: { path: string; label: string; at: number }) {
   const video = useRef<HTMLVideoElement>(null)
   const [url, setUrl] = useState<string | undefined>(undefined)
   const [error, setError] = useState<string | undefined>(undefined)

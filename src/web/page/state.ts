@@ -39,7 +39,16 @@ export function useRoute(): readonly string[] {
     listener()
     return () => removeEventListener('hashchange', listener)
   }, [])
-  return useMemo(() => hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent), [hash])
+  return useMemo(() => hash.replace(/^#\/?/, '').split('/').map(decoded), [hash])
+}
+
+/** Somebody may have written anything there. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
 }
 
 /** Counts up each `ms` while the page can be seen, and once when it is seen again. */

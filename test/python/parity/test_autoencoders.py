@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from osplan.domain.errors import UserError
-from osplan.parity import autoencoders
 from osplan.parity.autoencoders import HANDLERS, wfvae_case
 from osplan.parity.case import load_case, seeded_state
 
@@ -69,7 +68,7 @@ def test_one_perturbed_weight_makes_a_case_fail(monkeypatch):
         state["encoder.down2.1.conv1.conv.weight"].view(-1)[0] += 0.05
         return state
 
-    monkeypatch.setattr(autoencoders, "seeded_state", perturbed)
+    monkeypatch.setattr("osplan.parity.case.seeded_state", perturbed)
     assert "moments" in misses(case, wfvae_case(case))
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from osplan.domain.errors import UserError
-from osplan.parity import transformers
 from osplan.parity.case import load_case, seeded_state
 from osplan.parity.compare import compare
 from osplan.parity.run import find_handler
@@ -57,7 +56,7 @@ def test_one_perturbed_weight_fails(name, monkeypatch):
         state[first].view(-1)[0] += 0.01
         return state
 
-    monkeypatch.setattr(transformers, "seeded_state", perturbed)
+    monkeypatch.setattr("osplan.parity.case.seeded_state", perturbed)
     assert not compare(case, find_handler(case, HANDLERS)(case)).passed
 
 
