@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -111,11 +112,6 @@ def importance(study: Mapping[str, Any]) -> dict[str, Any]:
     return {"method": method, "importance": dict(found)}
 
 
-def samplers() -> dict[str, str | None]:
-    """Each sampler, with the package it lacks here or None."""
-    return {name: _missing(packages) for name, packages in SAMPLER_PACKAGES.items()}
-
-
 SAMPLER_PACKAGES: dict[str, tuple[str, ...]] = {
     "grid": (), "random": (), "tpe": (), "qmc": ("scipy",), "gp": ("scipy", "torch"), "cmaes": ("cmaes",),
 }  # fmt: skip
@@ -211,7 +207,11 @@ def _sampler(settings: Mapping[str, Any], seed: int, number: int) -> Any:
     name, own = settings["name"], _seed(seed, number)
     lacking = _missing(SAMPLER_PACKAGES[name])
     if lacking is not None:
-        raise UserError("SAMPLER_MISSING", f"sampler {name}: expected the package {lacking}, got none", f"install {lacking}, or use tpe")
+        raise UserError(
+            "SAMPLER_MISSING",
+            f"sampler {name}: expected the package {lacking}, got none",
+            f"{sys.executable} -m pip install {lacking}, or use tpe",
+        )
     startup = int(settings["startup"])
     makers: dict[str, Callable[[], Any]] = {
         "grid": lambda: optuna.samplers.RandomSampler(seed=own),

@@ -61,6 +61,7 @@ function sweepOf(node: Located, file: string, options: SweepOptions): LoadedSwee
   const ordered = orderedAxes(axes)
   if (sweep.sampler.name === 'grid') gridPoints(ordered)
   refuseEndless(sweep, placeInside(node, ['budget']))
+  refuseNarrow(sweep, axes, placeInside(node, ['sampler']))
   refuseUnordered(sweep, placeInside(node, ['parallel']))
   return { file, sweep: { ...sweep, data: data ?? null }, axes: ordered, stages }
 }
@@ -129,6 +130,14 @@ function checkDerived({ derived, constraints }: SweepFile, axes: readonly Axis[]
 
 /** Names an expression may use beside settings. */
 const expressionNames: ReadonlySet<string> = new Set(['globalBatch', 'ranks'])
+
+/** CMA-ES adapts to how ranges vary together: with one of them Optuna draws at random, and says nothing of it. */
+function refuseNarrow({ sampler }: SweepFile, axes: readonly Axis[], place: Place): void {
+  const ranges = axes.filter(({ kind, when }) => kind !== 'choice' && Object.keys(when).length === 0).length
+  if (sampler.name !== 'cmaes' || ranges >= 2) return
+  const text = `expected two ranges or more without a condition for cmaes, got ${ranges}`
+  throw errorOf([{ code: 'CONFIG_INVALID', place, path: 'sampler', text, hint: 'use tpe or gp' }])
+}
 
 /** Optuna gives hyperband its brackets over all points, seen or not. */
 function refuseUnordered({ deterministic, parallel, pruner }: SweepFile, place: Place): void {

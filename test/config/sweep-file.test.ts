@@ -52,6 +52,11 @@ describe('a sweep file', () => {
     ['space: { seed: { values: [1, 2] } }\nbudget: { trials: 1 }', 'got the seed', 'list seeds under `seeds`: they give intervals'],
     ['space: { learningRate: { values: [1e-4] } }', 'got a sweep without end', 'for example budget: { trials: 24 }'],
     ['space: { learningRate: { values: [1e-4] } }\nbudget: { trials: 0 }', 'budget.trials', undefined],
+    [
+      'space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 9 }\nsampler: { name: cmaes }',
+      'sampler: expected two ranges or more without a condition for cmaes, got 1',
+      'use tpe or gp',
+    ],
     ['space: {}\nbudget: { trials: 1 }', 'expected at least one axis, got none', undefined],
     [
       'space: { learningRate: { values: [1e-4] } }\nbudget: { trials: 1 }\nconstraints: ["batch.perDevise == 4"]',

@@ -1,6 +1,9 @@
 """A sweep's questions over its storage file: what a killed and replaced interpreter must not change."""
 
+import importlib.util
 import math
+import re
+import statistics
 
 import pytest
 
@@ -163,14 +166,44 @@ def test_importance_finds_the_axis_that_matters(tmp_path):
     assert math.isclose(sum(found["importance"].values()), 1, rel_tol=1e-6)
 
 
-def test_a_sampler_whose_package_is_missing_is_refused_by_name(tmp_path):
-    lacking = {name: package for name, package in sweep.samplers().items() if package is not None}
-    for name, package in lacking.items():
-        with pytest.raises(UserError, match=package):
-            sweep.ask(study(tmp_path, sampler=name), 0, SPACE, None)
-    for name in sweep.samplers():
-        if name not in lacking:
-            assert sweep.ask(study(tmp_path / name, sampler=name), 0, SPACE, None)["number"] == 0
+@pytest.mark.parametrize("sampler", ["qmc", "gp", "cmaes"])
+def test_a_sampler_whose_package_is_missing_is_refused_with_how_to_install_it(tmp_path, monkeypatch, sampler):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=f"sampler {sampler}: expected the package") as refused:
+        sweep.ask(study(tmp_path, sampler=sampler), 0, SPACE, None)
+    assert re.search(r"-m pip install (scipy|cmaes), or use tpe$", refused.value.hint or "")
+
+
+WIDTH = {"path": "weightDecay", "kind": "real", "min": 0.0, "max": 1.0, "step": None, "log": False, "when": {}}
+
+
+def losses_of(asked, points):
+    found = []
+    for number in range(points):
+        values = sweep.ask(asked, number, [RATE, WIDTH, DEPTH], None)["values"]
+        found.append(abs(math.log10(values["learningRate"]) + 3) + abs(values["weightDecay"] - 0.3))
+        sweep.tell(asked, number, "done", found[-1])
+    return found
+
+
+@pytest.mark.parametrize(("sampler", "points"), [("tpe", 40), ("gp", 11), ("cmaes", 40)])
+def test_a_sampler_that_learns_comes_nearer_than_chance(tmp_path, sampler, points):
+    later = losses_of(study(tmp_path / "a", sampler=sampler, startup=6), points)[max(6, points // 2) :]
+    chance = losses_of(study(tmp_path / "b", sampler="random"), 60)
+    assert statistics.median(later) < 0.6 * statistics.median(chance)
+
+
+def test_quasi_random_points_fill_a_range_evenly(tmp_path):
+    asked = study(tmp_path, sampler="qmc")
+    rates = [sweep.ask(asked, number, [RATE, WIDTH], None)["values"]["learningRate"] for number in range(17)]
+    eighths = [int((math.log10(rate) + 5) / 4 * 8) for rate in rates[1:]]
+    assert [eighths.count(part) for part in range(8)] == [2] * 8, "the first is drawn at random: the space is known after it"
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "gp", "cmaes"])
+def test_every_sampler_goes_on_the_same_in_another_process(tmp_path, sampler):
+    steady = trained(study(tmp_path / "a", sampler=sampler), 7)
+    assert trained(study(tmp_path / "b", sampler=sampler), 7, replaced=True) == steady
 
 
 def test_points_that_were_worse_than_all_turn_the_sampler_away(tmp_path):
