@@ -25,8 +25,11 @@ export async function measuredPlan(side: StageSide, wanted: { fit: boolean; prob
 
 /** Both as rows of a plan. */
 export function measuredRows({ estimate, probe }: Measured, stageSteps: number): Rows {
-  return [...(estimate ? estimateRows(estimate) : []), ...(probe ? probeRows(probe, stageSteps) : [])]
+  return [...(estimate ? estimateRows(estimate, probe) : []), ...(probe ? probeRows(probe, stageSteps) : [])]
 }
+
+/** Seconds of a step over those estimated without a probe, least and most: what was seen of many stages, which docs/estimates.md lists. */
+const seenOverEstimated = { least: 0.6, most: 1.7 }
 
 /** What a probe measured, what it had been estimated at, and what follows for the whole stage. */
 function probeRows({ largest, device, threads, ranks, steps, seconds, memory }: Probe, stageSteps: number): Rows {
@@ -53,28 +56,45 @@ function memoryText({ process, estimated, measured, error }: Probe['memory']): s
   return `estimated ${bytesText(process + estimated)} (${signed(error)})${base}; the stage alone ${bytesText(measured)}`
 }
 
-/** The estimate by part, and the changes of settings that would need less, the cheapest first. */
-function estimateRows({ largest, seconds, memory, phases, ways }: Estimate): Rows {
-  const total = memory.process + memory.estimated
+/** The estimate by part, and the changes of settings that would need less, the cheapest first. A probe tells what its seconds are worth. */
+function estimateRows({ largest, seconds, memory, phases, ways }: Estimate, probe: Probe | undefined): Rows {
+  const total = memory.process + memory.estimated + memory.checkpoint
   const parts = Object.entries(memory.parts).map(([name, size]) => `${name} ${bytesText(size)}`)
+  if (memory.checkpoint > 0) parts.push(`a checkpoint being written ${bytesText(memory.checkpoint)}`)
   const fits = total <= memory.available ? 'fits into' : 'does not fit into'
+  const took = (estimated: number) => secondsText(estimated, probe && probe.seconds.measured / seconds.estimated)
   return [
     [
       'estimate',
-      `${bytesText(total)} for ${shapeText(largest)}, ${fits} the ${bytesText(memory.available)} there are; about ${brief(seconds.estimated)} s a step`,
+      `${bytesText(total)} for ${shapeText(largest)}, ${fits} the ${bytesText(memory.available)} there are; ${took(seconds.estimated)}`,
     ],
     ['', parts.join(', ')],
     ...phases.map(({ start, waitsForPlateau, bytes, seconds: each }): [string, string] => [
       waitsForPlateau ? 'at a plateau' : `from step ${start}`,
-      `${bytesText(memory.process + bytes)}, about ${brief(each)} s a step`,
+      `${bytesText(memory.process + bytes)}, ${took(each)}`,
     ]),
     ...ways.map(({ settings, bytes, slowdown, changesTraining }, place): [string, string] => {
       const changes = Object.entries(settings).map(([path, value]) => `${path}=${JSON.stringify(value)}`)
-      const time = Math.abs(slowdown - 1) < 0.01 ? 'as fast' : `${signed(slowdown - 1)} time`
       const learns = changesTraining ? '; learns something else' : ''
-      return [place === 0 ? 'to need less' : '', `${changes.join(' ')}: ${bytesText(memory.process + bytes)}, ${time}${learns}`]
+      return [
+        place === 0 ? 'to need less' : '',
+        `${changes.join(' ')}: ${bytesText(memory.process + bytes)}, ${workText(slowdown)}${learns}`,
+      ]
     }),
   ]
+}
+
+/** Seconds of a step: as a probe of the stage tells them, else no nearer than they are known. */
+function secondsText(estimated: number, calibration: number | undefined): string {
+  if (calibration !== undefined) return `about ${brief(estimated * calibration)} s a step`
+  const { least, most } = seenOverEstimated
+  return `${brief(estimated * least)} to ${brief(estimated * most)} s a step (--probe measures it)`
+}
+
+/** What a change costs, in counted work: a ratio that is known to a tenth or so. */
+function workText(slowdown: number): string {
+  const tenths = Math.round(10 * (slowdown - 1))
+  return tenths === 0 ? 'about as much work' : `about ${signed(tenths / 10)} work`
 }
 
 function shapeText({ clips, frames, height, width }: Estimate['largest']): string {

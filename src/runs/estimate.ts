@@ -16,6 +16,7 @@ const memory = z.object({
 })
 const way = z.object({
   settings: z.record(z.string(), z.unknown()),
+  /** With the copies of a checkpoint where they lie in the same memory. */
   bytes: z.number(),
   slowdown: z.number(),
   /** Whether the stage learns something else by it. */

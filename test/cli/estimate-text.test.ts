@@ -20,7 +20,7 @@ test('an estimate says whether it fits and what would need less, the dearest las
     event: 'estimated',
     largest,
     seconds: { estimated: 0.5 },
-    memory,
+    memory: { ...memory, checkpoint: 20 * mib },
     phases: [
       { start: 1, waitsForPlateau: false, bytes: 50 * mib, seconds: 0.25 },
       { start: 0, waitsForPlateau: true, bytes: 100 * mib, seconds: 0.5 },
@@ -31,12 +31,12 @@ test('an estimate says whether it fits and what would need less, the dearest las
     ],
   }
   expect(measuredRows({ estimate }, 10)).toEqual([
-    ['estimate', '400 MiB for 2 × 5×32×48 px, does not fit into the 350 MiB there are; about 0.5 s a step'],
-    ['', 'weights 60 MiB, activations 40 MiB'],
-    ['from step 1', '350 MiB, about 0.25 s a step'],
-    ['at a plateau', '400 MiB, about 0.5 s a step'],
-    ['to need less', 'memory.checkpointing="all": 380 MiB, +30 % time'],
-    ['', 'lora.rank=16: 370 MiB, as fast; learns something else'],
+    ['estimate', '420 MiB for 2 × 5×32×48 px, does not fit into the 350 MiB there are; 0.3 to 0.85 s a step (--probe measures it)'],
+    ['', 'weights 60 MiB, activations 40 MiB, a checkpoint being written 20 MiB'],
+    ['from step 1', '350 MiB, 0.15 to 0.425 s a step (--probe measures it)'],
+    ['at a plateau', '400 MiB, 0.3 to 0.85 s a step (--probe measures it)'],
+    ['to need less', 'memory.checkpointing="all": 380 MiB, about +30 % work'],
+    ['', 'lora.rank=16: 370 MiB, about as much work; learns something else'],
   ])
 })
 

@@ -14,8 +14,10 @@ from osplan.train.traced import Observed, TracedStep, Work
 ROUNDS = 5
 SIDE = {"cpu": 768, "cuda": 4096}
 """Of the square matrices that are multiplied."""
-COPIED = 1 << 26
-"""Bytes of the copy that shows the bandwidth."""
+COPIED = {"cpu": 1 << 24, "cuda": 1 << 26}
+"""Bytes of the copy that shows the bandwidth. On a CPU of a size that is found again and not asked of the system anew."""
+COPIES = 8
+"""Copies of a round."""
 READS_PER_WRITE = 2.0
 """An operation reads about as much as it writes, twice."""
 
@@ -30,12 +32,14 @@ class Machine:
     """The same in the autoencoder's."""
     bytes: float
     """Bytes copied a second."""
+    bytes_in_place: float
+    """Bytes a second of tensors that are changed where they lie, as an optimiser does."""
     seconds_per_operation: float
     """Of an operation on next to nothing, with what Python and autograd do around it."""
 
-    def seconds(self, work: Work, flops: float | None = None) -> float:
+    def seconds(self, work: Work, flops: float | None = None, *, in_place: bool = False) -> float:
         """Estimate for some work."""
-        moved = work.written * (1 + READS_PER_WRITE) / 2 / self.bytes
+        moved = work.written * (1 + READS_PER_WRITE) / 2 / (self.bytes_in_place if in_place else self.bytes)
         return work.flops / (flops or self.flops) + moved + work.operations * self.seconds_per_operation
 
     def step_seconds(self, step: TracedStep, passes: int) -> dict[str, float]:
@@ -43,13 +47,14 @@ class Machine:
         return {
             "forward": passes * (self.seconds(step.encode, self.encode_flops) + self.seconds(step.forward)),
             "backward": passes * self.seconds(step.backward),
-            "optimizer": self.seconds(step.update),
+            "optimizer": self.seconds(step.update, in_place=True),
         }
 
 
 def measured_machine(device: torch.device, precision: str, encode_precision: str) -> Machine:
     """Measures a device, in about a second."""
-    side, numbers = SIDE[device.type], torch.zeros(COPIED // 4, device=device)
+    side, size = SIDE[device.type], COPIED[device.type]
+    numbers = torch.zeros(size // 4, device=device)
 
     def matrix_rate(name: str) -> float:
         a = torch.randn(side, side, device=device).to(DTYPES[name])
@@ -58,7 +63,8 @@ def measured_machine(device: torch.device, precision: str, encode_precision: str
     return Machine(
         flops=matrix_rate(precision),
         encode_flops=matrix_rate(encode_precision),
-        bytes=COPIED / _fastest(numbers.clone, device),
+        bytes=COPIES * size / _fastest(lambda: [numbers.clone() for _ in range(COPIES)], device),
+        bytes_in_place=COPIES * size / _fastest(lambda: [numbers.mul_(0.5) for _ in range(COPIES)], device),
         seconds_per_operation=_seconds_per_operation(device),
     )
 

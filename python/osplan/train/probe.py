@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from osplan.data.loading import ClipReader, TrainingLoader
-from osplan.data.order import ClipOrder
+from osplan.data.order import order_of
 from osplan.domain.stage import Stage
 from osplan.parallel.world import World
 from osplan.train.architecture import RANDOM_WEIGHTS
@@ -28,7 +28,7 @@ from osplan.train.parameters import phases_of
 from osplan.train.pickles import ENDINGS as PICKLES
 from osplan.train.pickles import as_safetensors
 from osplan.train.probe_ranks import local_ranks, probing_ranks
-from osplan.train.probed_steps import NOTHING, STEPS, Measurement, ProbedSteps, Said
+from osplan.train.probed_steps import NOTHING, STEPS, Measurement, ProbedSteps, Said, mean_step
 from osplan.train.supported import refuse_unsupported
 from osplan.train.task import Task
 from osplan.train.traced import Shape, TracedStep, traced_step
@@ -64,12 +64,13 @@ def probe(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Map
             task = build_task(stage, {**inputs, "weights": weights}, NOTHING, world.device, Said())
         built = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
-            steps = ProbedSteps(live, task, world, base, _turns(task, asked), Path(folder))
+            turns = _turns(task, asked)
+            steps = ProbedSteps(live, task, world, base, turns, Path(folder))
             measured = [(shape, steps.measure(shape)) for shape in _tried(shapes)]
         loading = _loading_seconds(stage, inputs, world)
         if machine is None:
             return {}
-        answer = _answer(asked, stage, shapes, buckets, traced, machine, measured, base, world, loading)
+        answer = _answer(asked, stage, shapes, buckets, traced, machine, measured, base, world, loading, turns)
         return answer | {"largest": _json(shapes[0]), "buildSeconds": built}
 
 
@@ -102,23 +103,24 @@ def fits(stage_json: Mapping[str, Any], inputs: Mapping[str, Any], buckets: Mapp
             "process": resident_bytes() if device.type == "cpu" else 0,
             "available": available_bytes(device),
         },
-        "phases": _phases(stage, shape, machine, inputs["weights"]),
+        "phases": _phases(stage, shape, machine, inputs["weights"], on_cpu=device.type == "cpu"),
         "ways": [
             {"settings": way.settings, "bytes": way.bytes, "slowdown": way.slowdown, "changesTraining": way.changes_training}
-            for way in ways_to_fit(stage, shape, machine, inputs["weights"])
+            for way in ways_to_fit(stage, shape, machine, inputs["weights"], on_cpu=device.type == "cpu")
         ],
     }
 
 
-def _phases(stage: Stage, shape: Shape, machine: Machine, weights: str | None) -> list[dict[str, Any]]:
-    """Memory and time by phase, of a stage that has several."""
+def _phases(stage: Stage, shape: Shape, machine: Machine, weights: str | None, *, on_cpu: bool) -> list[dict[str, Any]]:
+    """Memory, on a CPU with a checkpoint's copies, and time by phase, of a stage that has several."""
     if not stage.phases:
         return []
     found = []
     for phase in phases_of(stage.trainable, [(entry.at, entry.trainable, entry.rewarm_steps) for entry in stage.phases], stage.steps):
         traced = traced_step(replace(stage, trainable=phase.selectors, phases=()), shape, weights)
         seconds = sum(machine.step_seconds(traced, stage.batch.accumulate).values())
-        found.append({"start": phase.start, "waitsForPlateau": phase.waits_for_plateau, "bytes": traced.bytes, "seconds": seconds})
+        size = traced.bytes + (traced.checkpoint_bytes if on_cpu else 0)
+        found.append({"start": phase.start, "waitsForPlateau": phase.waits_for_plateau, "bytes": size, "seconds": seconds})
     return found
 
 
@@ -133,6 +135,7 @@ def _answer(
     base: int,
     world: World,
     loading: float,
+    turns: Mapping[bool, float],
 ) -> dict[str, Any]:
     """`measured` are the largest bucket, the smallest where there is one, and what the calibration by these is checked on."""
     *tried, (checked, control) = measured
@@ -141,8 +144,8 @@ def _answer(
     calibration = {estimates[shape]: each.step_seconds for shape, each in tried}
     said = calibrated(estimates[checked], calibration)
     # Once the error is known, what it was found by is as good a measurement as the others.
-    again = found.step_seconds if checked == shapes[0] else control.step_seconds
-    calibration[estimates[checked]] = (again + control.step_seconds) / 2
+    pooled = {turn: [*(found.taken[turn] if checked == shapes[0] else ()), *control.taken[turn]] for turn in turns}
+    calibration[estimates[checked]] = mean_step(pooled, turns)
 
     def with_clips(shape: Shape) -> float:
         seconds = calibrated(estimates[shape], calibration)
@@ -206,9 +209,11 @@ def _loading_seconds(stage: Stage, inputs: Mapping[str, Any], world: World) -> f
     if inputs["data"] is None or kept or not world.is_first:
         return 0.0
     alone = replace(stage, data=replace(stage.data, workers=0))
-    training, _, _ = split(alone, inputs)
-    order = ClipOrder(training.buckets, stage.batch.per_device * stage.batch.accumulate * world.replicas, stage.data.seed)
+    training, _, selection = split(alone, inputs)
+    order = order_of(training, stage.batch.per_device * stage.batch.accumulate * world.replicas, stage)
     loader = TrainingLoader(ClipReader(training, alone), order, alone, 0, world.replicas, lambda *_: None)
+    if stage.data.images_per_clip > 0 and selection.images is not None:
+        loader.with_images(selection.images)
     before = time.process_time()
     for _ in range(STEPS):
         loader.take()

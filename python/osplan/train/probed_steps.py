@@ -1,8 +1,8 @@
 """Steps of a stage on clips of noise: how long they take and what they hold."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from osplan.train.machine import most_resident_bytes
 from osplan.train.task import Batch, Task
 from osplan.train.traced import Shape
 
-STEPS, MOST_STEPS, SECONDS = 3, 12, 1.5
+STEPS, MOST_STEPS, SECONDS = 3, 20, 3.0
 """Steps that are measured for each side that takes turns: more than the least where they are over in less than these seconds."""
 WARM_STEPS = 2
 """Steps of each side before them: the first ones ask the system for memory that later ones find."""
@@ -35,6 +35,8 @@ class Measurement:
 
     seconds: tuple[float, ...]
     """Of each step."""
+    taken: Mapping[bool, tuple[float, ...]]
+    """The same by whether they trained the model."""
     step_seconds: float
     """Of the stage's mean step: the medians of both sides in their shares."""
     cpu_seconds: float
@@ -43,6 +45,11 @@ class Measurement:
     """Seconds by part, the mean of the steps."""
     bytes: int
     """The most the process (or its GPU) held beyond what it held before the stage was built."""
+
+
+def mean_step(taken: Mapping[bool, Sequence[float]], shares: Mapping[bool, float]) -> float:
+    """Seconds of the stage's mean step: the medians of both sides in their shares."""
+    return sum(share * median(taken[turn]) for turn, share in shares.items())
 
 
 class ProbedSteps:
@@ -58,17 +65,18 @@ class ProbedSteps:
         """Some steps of a bucket."""
         self.clips.use(shape)
         sides = len(self.shares)
-        last = [self.loop.update.make() for _ in range(WARM_STEPS * sides)][-1]
-        count = self.world.from_first(min(MOST_STEPS, max(STEPS, round(SECONDS / last.seconds / sides))))
+        warming = [self.loop.update.make().seconds for _ in range(WARM_STEPS * sides)]
+        count = self.world.from_first(min(MOST_STEPS, max(STEPS, round(SECONDS / min(warming) / sides))))
         warm, before = len(self.said.steps), time.process_time()
         readings = [self.loop.update.make() for _ in range(count * sides)]
         cpu_seconds = (time.process_time() - before) / len(readings)
-        taken = {turn: [each.seconds for each in readings if (each.gradient_norm is not None) is turn] for turn in self.shares}
+        taken = {turn: tuple(each.seconds for each in readings if (each.gradient_norm is not None) is turn) for turn in self.shares}
         splits = [step["split"] for step in self.said.steps[warm:]]
         parts = {name: sum(split.get(name, 0.0) for split in splits) / len(splits) for name in PARTS}
         return Measurement(
             seconds=tuple(each.seconds for each in readings),
-            step_seconds=sum(share * median(taken[turn]) for turn, share in self.shares.items()),
+            taken=taken,
+            step_seconds=mean_step(taken, self.shares),
             cpu_seconds=cpu_seconds,
             split=parts,
             bytes=self._most_held(),
@@ -87,21 +95,27 @@ class _Noise:
 
     def use(self, shape: Shape) -> None:
         """Makes them of another bucket."""
-        self.shape = shape
-        self.pixels = torch.randint(0, 256, (shape.clips, 3, shape.frames, shape.height, shape.width), dtype=torch.uint8)
-        self.moments = None
+        pictures = self.stage.data.images_per_clip * shape.clips
+        self.clips = self._some(shape)
+        self.images = self._some(replace(shape, clips=pictures, frames=1)) if pictures else None
+
+    def _some(self, shape: Shape) -> Batch:
+        pixels = torch.randint(0, 256, (shape.clips, 3, shape.frames, shape.height, shape.width), dtype=torch.uint8)
+        rows = list(range(shape.clips))
+        names, moments = None, ()
         if self.stage.data.cache != "off" and self.stage.kind != "vae":
             vae = self.task.encoders.vae  # type: ignore[attr-defined]
-            size = latent_size(vae, self.pixels)
-            self.moments = [torch.randn(2 * latent_channels(vae), *size[2:]) for _ in range(shape.clips)]
+            size = latent_size(vae, pixels)
+            names, moments = [str(row) for row in rows], [torch.randn(2 * latent_channels(vae), *size[2:]) for _ in rows]
+        return Batch(pixels, [], rows, ["noise"] * shape.clips, names, moments)
 
     def take(self) -> Batch:
         """The next one."""
         self.taken += 1
-        rows = range(self.shape.clips)
-        captions = [f"clip {self.taken} of noise, row {row}" for row in rows]
-        names = None if self.moments is None else [str(row) for row in rows]
-        return Batch(self.pixels, captions, list(rows), ["noise"] * self.shape.clips, names, self.moments or ())
+        return replace(self._captioned(self.clips), images=None if self.images is None else self._captioned(self.images))
+
+    def _captioned(self, batch: Batch) -> Batch:
+        return replace(batch, captions=[f"clip {self.taken} of noise, row {row}" for row in batch.ids])
 
     def state(self) -> dict[str, Any]:
         """Nothing."""

@@ -7,7 +7,7 @@ operation holds for a moment; what the allocator loses on top is not in them.
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -191,17 +191,23 @@ def _traced_transformer(stage: Stage, shape: Shape) -> TracedStep:
     model = _prepared(stage, build_model(transformer_config(stage)))
     meter, is_inpainting = _Meter(model, vae), stage.kind == "inpaint"
     size = latent_size(vae, torch.empty(shape.clips, 3, shape.frames, shape.height, shape.width))
+    pictures = stage.data.images_per_clip
     with meter.observed, meter.attention:
         encode = _encoding(stage, vae, shape, meter)
+        if pictures:
+            encode += _encoding(stage, vae, replace(shape, clips=shape.clips * pictures, frames=1), meter)
         resting = meter.observed.peak
         channels = size[1] + (latent_channels(vae) + stage.vae.stride[0] if is_inpainting else 0)
-        x_BCTHW = torch.empty(size[0], channels, *size[2:])
-        text_B1LD = torch.empty(shape.clips, 1, stage.text.max_length, stage.model.text_channels)
+        x_BCTHW = torch.empty(size[0], channels, size[2] + pictures, *size[3:])
+        text_B1LD = torch.empty(shape.clips, 1 + pictures, stage.text.max_length, stage.model.text_channels)
         pooled = {"pooled_B1C": torch.empty(shape.clips, 1, pooled_channels(stage))} if stage.model.class_ == "SparseUMMDiT" else {}
+
+        more = pooled | ({"images": pictures} if pictures else {})
+        mask_B1L = torch.ones(shape.clips, 1 + pictures, stage.text.max_length)
 
         def loss() -> Tensor:
             with autocast(stage, CPU):
-                out = model(x_BCTHW, torch.zeros(shape.clips), text_B1LD, None, torch.ones(shape.clips, 1, stage.text.max_length), **pooled)
+                out = model(x_BCTHW, torch.zeros(shape.clips), text_B1LD, None, mask_B1L, **more)
             return (out.float() - torch.empty_like(out, dtype=torch.float32)).square().mean()
 
         forward, backward, alive = _there_and_back(loss, meter)

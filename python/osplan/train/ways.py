@@ -5,7 +5,7 @@ from typing import Any
 
 from osplan.domain.stage import Stage
 from osplan.train.machine import Machine
-from osplan.train.traced import Shape, traced_step
+from osplan.train.traced import Shape, TracedStep, traced_step
 
 
 @dataclass(frozen=True)
@@ -14,22 +14,27 @@ class Way:
 
     settings: dict[str, Any]
     bytes: int
+    """At the worst moment of a step, on a CPU with the copies of a checkpoint that is written meanwhile."""
     slowdown: float
     """Estimated seconds per step over those without it."""
     changes_training: bool
     """Whether the stage learns something else by it."""
 
 
-def ways_to_fit(stage: Stage, shape: Shape, machine: Machine, weights: str | None = None) -> list[Way]:
+def ways_to_fit(stage: Stage, shape: Shape, machine: Machine, weights: str | None = None, *, on_cpu: bool = True) -> list[Way]:
     """Changes of settings that need less memory, the cheapest first: those that only cost time, then those that change what is learnt."""
+
+    def needed(traced: TracedStep) -> int:
+        return traced.bytes + (traced.checkpoint_bytes if on_cpu else 0)
+
     now = traced_step(stage, shape, weights)
     before = sum(machine.step_seconds(now, stage.batch.accumulate).values())
     found = []
     for settings, changed, less, changes_training in _candidates(stage, shape):
         traced = traced_step(changed, less, weights)
         took = sum(machine.step_seconds(traced, changed.batch.accumulate).values())
-        if traced.bytes < 0.97 * now.bytes:
-            found.append(Way(settings, traced.bytes, took / before, changes_training))
+        if needed(traced) < 0.97 * needed(now):
+            found.append(Way(settings, needed(traced), took / before, changes_training))
     return sorted(found, key=lambda way: (way.changes_training, way.slowdown))
 
 

@@ -17,7 +17,7 @@ from osplan.train.traced import Shape, Work, traced_step
 from osplan.train.ways import ways_to_fit
 
 SMALL = Shape(2, 5, 32, 32)
-MACHINE = Machine(flops=1e11, encode_flops=1e11, bytes=1e10, seconds_per_operation=5e-6)
+MACHINE = Machine(flops=1e11, encode_flops=1e11, bytes=1e10, bytes_in_place=2e10, seconds_per_operation=5e-6)
 TOKENS = {"heads": 2, "headDim": 48, "sparse": False, "patch": [1, 1, 1]}
 """A model whose tokens need more memory than its weights."""
 KINDS = {
@@ -92,7 +92,7 @@ def test_frozen_lower_blocks_need_no_gradients_no_state_and_keep_no_activations(
     for name in ("bytes", "seconds"):
         costs = [phase[name] for phase in found["phases"]]
         assert costs == sorted(costs) and costs[0] < costs[1] < costs[2]
-    assert found["phases"][-1]["bytes"] == found["memory"]["estimated"]
+    assert found["phases"][-1]["bytes"] == found["memory"]["estimated"] + found["memory"]["checkpoint"]
     upper, whole = (
         traced_step(stage_of(stage_json, **sizes, trainable=trainable), Shape(2, 5, 96, 96)).parts
         for trainable in (["head", "blocks[2:4]"], ["all"])
@@ -116,6 +116,9 @@ def test_ways_that_only_cost_time_come_before_those_that_change_what_is_learnt(s
     assert [way.changes_training for way in ways] == sorted(way.changes_training for way in ways)
     named = [next(iter(way.settings)) for way in ways]
     assert {"batch.perDevice", "memory.checkpointing", "lora.rank"} <= set(named)
+    adapters = next(way for way in ways if "lora.rank" in way.settings)
+    adapted = traced_step(stage_of(stage_json, **sizes, lora={"rank": 16}), Shape(4, 5, 96, 96))
+    assert adapters.bytes == adapted.bytes + adapted.checkpoint_bytes
     half = next(way for way in ways if "batch.perDevice" in way.settings)
     assert half.settings == {"batch.perDevice": 2, "batch.accumulate": 2}
 
@@ -130,6 +133,13 @@ def test_a_probe_says_what_it_measured_what_it_had_estimated_and_how_far_off_it_
     assert seconds["loading"] == 0 and seconds["perStep"] > 0
     assert seconds["stage"] == pytest.approx(20 * seconds["perStep"])
     assert abs(memory["error"]) < 0.15
+
+
+def test_pictures_trained_along_are_in_the_estimate_and_in_the_probe(stage_json):
+    alone, joint = (traced_step(stage_of(stage_json, data={"imagesPerClip": images}), SMALL) for images in (0, 2))
+    assert joint.encode.flops > alone.encode.flops and joint.forward.flops > alone.forward.flops
+    found = probe(stage_json(data={"imagesPerClip": 2}), {"weights": None, "vae": None, "data": None}, {})
+    assert found["seconds"]["measured"] > 0
 
 
 def test_both_sides_of_a_game_are_measured_in_the_shares_they_have_of_the_stage(stage_json):
