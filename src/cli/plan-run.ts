@@ -55,13 +55,13 @@ export async function runPlan(args: PlanArguments, world: TrainingWorld): Promis
   if (plans.some(({ load, start }) => (load && load.refused.length > 0) || start?.isPossible === false)) world.setExitCode(1)
 }
 
-interface Start {
+export interface Start {
   readonly isPossible: boolean
   readonly text: string
 }
 
 /** When a stage would start where it shall train; a cluster that would not take it is an answer too. */
-async function startOf(stage: Stage, runs: RunsWorld): Promise<Start> {
+export async function startOf(stage: Stage, runs: RunsWorld): Promise<Start> {
   try {
     return { isPossible: true, text: await runs.engine.forecast(exampleJob(stage, runs)) }
   } catch (cause) {

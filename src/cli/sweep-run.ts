@@ -4,6 +4,7 @@ import { loadSweep } from '../config/sweep-file.ts'
 import { UserError } from '../domain/errors.ts'
 import { SweepFold } from '../domain/sweep/state.ts'
 import { followSweep, isSweepDriven, openedSweep, startSweep, sweepFor } from '../runs/sweep/begin.ts'
+import { renderSweep } from '../runs/sweep/plan.ts'
 import { reportSweep, type SweepReport } from '../runs/sweep/report.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { requestStop } from '../store/stop-request.ts'
@@ -19,11 +20,12 @@ export interface SweepArguments extends RunOptions, EngineOptions {
   file: string
   data: string | undefined
   fork: boolean
+  dryRun: boolean
   detach: boolean
   json: boolean
 }
 
-export interface SweepPlanArguments extends RunOptions {
+export interface SweepPlanArguments extends RunOptions, EngineOptions {
   file: string
   data: string | undefined
   json: boolean
@@ -53,6 +55,10 @@ export async function runSweep(args: SweepArguments, world: TrainingWorld): Prom
   const runsFolder = runsFolderOf(args.runs, world)
   const runs = await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv, chosenEngine: chosenEngine(args, world) })
   const loaded = loadSweep(args.file, { readFile: (path) => readConfigFile(resolve(world.cwd, path)), data: args.data })
+  if (args.dryRun) {
+    world.stdout.write((await renderSweep(loaded, runs)).join('\n'))
+    return
+  }
   const sweep = sweepFor(loaded, { fork: args.fork }, runs)
   if (!args.json) world.stdout.write(`sweep ${sweep.id}\n`)
   const drive = await startSweep(sweep, runs)

@@ -27,6 +27,7 @@ function driveCommand(world: TrainingWorld): CommandModule<object, SweepArgument
     builder: (yargs) =>
       fileOf(yargs)
         .option('fork', { type: 'boolean', default: false, describe: 'begin another of the same name, with its finished points' })
+        .option('dryRun', { type: 'boolean', default: false, describe: 'print what would be sent to the engine, and begin nothing' })
         .option('detach', { type: 'boolean', default: false, describe: 'return at once; the same command comes back' })
         .option('json', { type: 'boolean', default: false, describe: 'the report as JSON, at the end' })
         .options({ ...engineOptions, ...runOptions }),
@@ -38,7 +39,10 @@ function planCommand(world: TrainingWorld): CommandModule<object, SweepPlanArgum
   return {
     command: 'plan <file>',
     describe: 'what a sweep would train: trials, steps, hours, disk, duplicates, points that are no stage',
-    builder: (yargs) => fileOf(yargs).option('json', { type: 'boolean', default: false, describe: 'as JSON' }).options(runOptions),
+    builder: (yargs) =>
+      fileOf(yargs)
+        .option('json', { type: 'boolean', default: false, describe: 'as JSON' })
+        .options({ ...engineOptions, ...runOptions }),
     handler: async (args) => (await import('./sweep-plan-run.ts')).planSweepFile(args, world),
   }
 }

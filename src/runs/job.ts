@@ -40,9 +40,9 @@ export function jobOf(run: Run, attempt: number, environment: PythonEnvironment)
   return jobOfStage(run, run.stage, ranksOf(run), attempt, engineOf(run), environment)
 }
 
-/** The job a stage would be, under a name no run has. */
-export function exampleJob(stage: Stage, world: RunsWorld): Job {
-  const id = `DATE-TIME-${stage.name}-0000`
+/** The job a stage would be, under a name no run has; several have different ones. */
+export function exampleJob(stage: Stage, world: RunsWorld, number = 0): Job {
+  const id = `DATE-TIME-${stage.name}-${number.toString(16).padStart(4, '0')}`
   const run = { id, folder: join(world.runsFolder, id), identity: { socket: 'example.sock' } }
   return jobOfStage(run, stage, stage.parallel, 1, world.chosenEngine ?? { formatVersion: 1, kind: 'local' }, world.python())
 }

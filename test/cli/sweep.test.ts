@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, vi } from 'vitest'
 import { findSweep, readSweepState } from '../../src/store/sweeps.ts'
@@ -40,6 +41,27 @@ const test = folderTest.extend<{ command: (...args: string[]) => Promise<Ended> 
 const grid = { space: { learningRate: { values: [1e-3, 1e-2] } }, sampler: { name: 'grid' }, budget: {} }
 
 describe('stagewright sweep', () => {
+  test('prints with --dry-run what a cluster would be sent, and begins nothing', async ({ folder, command }) => {
+    const many = {
+      space: { learningRate: { min: 1e-4, max: 1e-2, log: true, points: 7 } },
+      sampler: { name: 'grid' },
+      budget: {},
+      parallel: 3,
+    }
+    writtenSweep(folder, many)
+    const [sent, alone] = await Promise.all([
+      command('sweep', 'rates.yaml', '--dry-run', '--engine', 'slurm', '--slurm', 'partition=gpu'),
+      command('sweep', 'rates.yaml', '--dry-run'),
+    ])
+    expect([sent.code, sent.stderr]).toEqual([0, ''])
+    expect(sent.stdout).toContain('#SBATCH --array=0-6%3')
+    expect(sent.stdout.match(/#SBATCH --partition=gpu/g)).toHaveLength(3)
+    expect(sent.stdout.match(/DATE-TIME-second-000\d\/attempt-1.sbatch$/gm)).toHaveLength(7)
+    expect(alone.stdout).not.toContain('SBATCH')
+    expect(alone.stdout.match(/-m osplan train/g)).toHaveLength(2)
+    expect(existsSync(join(folder, 'runs'))).toBe(false)
+  })
+
   test('trains, ranks, and shows the same afterwards as text, JSON, Markdown and CSV', async ({ folder, command }) => {
     writtenSweep(folder, grid)
     const done = await command('sweep', 'rates.yaml')

@@ -1,16 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UserError } from '../../domain/errors.ts'
 import type { SweepEvent } from '../../domain/sweep/journal.ts'
-import type { SweepFile } from '../../domain/sweep/schema.ts'
 import { isOver, type SweepState, type Trial } from '../../domain/sweep/state.ts'
 import { forgetStop, stopRequest } from '../../store/stop-request.ts'
 import { limitsOf, openSweep, type Sweep } from '../../store/sweeps.ts'
 import type { RunsWorld } from '../world.ts'
 import { PrefixFailed, SweepSession } from './session.ts'
 import { optunaSuggester, type Suggester } from './suggester.ts'
+import { isForeseeable, learns } from './together.ts'
 
-/** Samplers that suggest the same whatever has been told to them. */
-const independent: ReadonlySet<SweepFile['sampler']['name']> = new Set(['grid', 'random', 'qmc'])
 const stopPollMs = 200
 const looksPerFreshening = 150
 
@@ -118,18 +116,13 @@ export class Driver {
     return wave.size > 0
   }
 
-  /** Whether the trials to come are known before those in training end. */
   get #isForeseeable(): boolean {
     const { sweep } = this.#session
-    const { budget } = limitsOf(sweep)
-    const changesLength = sweep.identity.axes.some(({ path }) => path === 'steps')
-    return !this.#learns && budget.steps === null && budget.hours === null && !changesLength
+    return isForeseeable(sweep.identity.sweep, sweep.identity.axes, limitsOf(sweep).budget)
   }
 
-  /** Whether what is suggested next may depend on what has been told before. */
   get #learns(): boolean {
-    const { sampler, deterministic } = this.#session.sweep.identity.sweep
-    return deterministic || !independent.has(sampler.name)
+    return learns(this.#session.sweep.identity.sweep)
   }
 
   /** Points that the next one waits for. Where the sampler learns nothing from it, one at its end is told of while the next is trained. */

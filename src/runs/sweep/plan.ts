@@ -8,10 +8,12 @@ import type { Stage } from '../../domain/stage/schema.ts'
 import { gridPoints, type Values } from '../../domain/sweep/space.ts'
 import { measuredEvery, objectiveStep, trialStage } from '../../domain/sweep/trial-stage.ts'
 import { listRuns, readState } from '../../store/runs.ts'
+import { exampleJob } from '../job.ts'
 import { planStage } from '../plan.ts'
 import { ask } from '../questions.ts'
 import type { RunsWorld } from '../world.ts'
 import { studyOf } from './suggester.ts'
+import { isForeseeable, mostTogether } from './together.ts'
 
 /** Points looked at before a sweep of a sampler begins: what it will suggest depends on what comes of the first ones. */
 const mostSampled = 64
@@ -78,6 +80,28 @@ export async function planSweep(loaded: LoadedSweep, world: RunsWorld): Promise<
     bytes: trials === null ? null : trials * bytesPerTrial,
     notes: notesOf(loaded, swept.stage),
   }
+}
+
+/**
+ * What a sweep would send to its engine, as text: each stage before the swept one, the arrays of the trials that are known beforehand,
+ * and one trial. A run's folder takes the place of the example's.
+ */
+export async function renderSweep(loaded: LoadedSweep, world: RunsWorld): Promise<string[]> {
+  const { sweep, axes, stages } = loaded
+  const { engine } = world
+  const earlier = stages.slice(0, -1).map(({ stage }) => engine.render(exampleJob(stage, world)))
+  const base = stages.at(-1)?.stage
+  if (!base) throw new Error('a sweep without stages')
+  const together = isForeseeable(sweep, axes, sweep.budget) ? await mostTogether(world.chosenEngine, engine) : 0
+  const points = sweep.sampler.name === 'grid' ? gridPoints(axes) : await sampled(loaded, world)
+  const made = points.flatMap((values) => {
+    const trial = trialStage(base, sweep, values, sweep.seeds[0] ?? null)
+    return 'stage' in trial ? [trial.stage] : []
+  })
+  const jobs = made.slice(0, Math.min(together, sweep.budget.trials ?? together)).map((stage, at) => exampleJob(stage, world, at))
+  const folder = join(world.runsFolder, 'sweeps', `DATE-TIME-${sweep.name}-0000`)
+  const arrays = jobs.length > 0 ? await engine.arrays?.render(jobs, { folder, atATime: sweep.parallel }) : undefined
+  return [...earlier, ...(arrays ?? []), engine.render(exampleJob(made[0] ?? base, world))]
 }
 
 /** Points the sampler suggests while it knows nothing, from a storage that is thrown away. */

@@ -24,14 +24,13 @@ import { costOf } from './cost.ts'
 import { drivesOn, supervising, usesPool } from './driving-world.ts'
 import { inheritedPoints } from './inherited.ts'
 import { type Suggester, tagged } from './suggester.ts'
+import { mostTogether } from './together.ts'
 import { ignoreEnded, type LeaveReason, type Measured, type Outcome, trainTrial } from './trial-run.ts'
 
 type SweepLine = BodyOf<SweepEvent, 'seq' | 'ts'>
 
 /** Lines after which the journal is on the disk. What a power cut takes of the others is asked for again, and answered the same. */
 const lasting: ReadonlySet<SweepLine['event']> = new Set(['driven', 'prefix', 'starting', 'ended'])
-/** Trials that are sent as one at most: each is watched until its end. */
-const mostTogether = 100
 /** Points in a row that no stage can be made of, after which the space is refused. */
 const mostInfeasible = 1000
 
@@ -330,10 +329,8 @@ export class SweepSession {
   }
 
   /** How many trials may be sent as one; 0 where each goes alone. */
-  async mostTogether(): Promise<number> {
-    const { engine } = this.sweep.identity
-    const largest = engine?.kind === 'slurm' ? ((await this.#gathering?.arrays?.largest()) ?? 0) : 0
-    return largest > 1 ? mostTogether : 0
+  mostTogether(): Promise<number> {
+    return mostTogether(this.sweep.identity.engine ?? undefined, this.#world.engine)
   }
 
   /** Makes the runs of trials whose jobs are then sent as one, of which so many train at a time. */
