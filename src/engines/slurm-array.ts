@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { SlurmSettings } from '../domain/engine-choice.ts'
 import type { ArrayPlace, Job, JobArrays, JobHandle, JobPlace } from './engine.ts'
@@ -31,7 +31,9 @@ interface Chunk {
 const fileOf = ({ exitFile }: Pick<JobPlace, 'exitFile'>) => `${exitFile}.array`
 
 function keepTask(place: Pick<JobPlace, 'exitFile'>, { token, task }: ArrayTask): void {
-  writeFileSync(fileOf(place), `${JSON.stringify({ formatVersion: 1, token, task })}\n`)
+  const path = fileOf(place)
+  writeFileSync(`${path}.new`, `${JSON.stringify({ formatVersion: 1, token, task })}\n`, { mode: 0o600 })
+  renameSync(`${path}.new`, path)
 }
 
 /** The task a job is; undefined for one that was sent alone. */
