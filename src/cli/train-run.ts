@@ -1,14 +1,15 @@
 import { resolve } from 'node:path'
 import { loadRecipe } from '../config/recipe.ts'
+import { namesStage } from '../config/set-option.ts'
 import { readConfigFile } from '../config/source.ts'
 import { UserError } from '../domain/errors.ts'
 import type { Stage } from '../domain/stage/schema.ts'
 import { parseAddress } from '../runs/address.ts'
-import { resolveSide } from '../runs/addresses.ts'
+import { type AddressContext, resolveSide, resolveSides } from '../runs/addresses.ts'
 import { chainPlan, withData } from '../runs/chain.ts'
 import { chainOf } from '../runs/chain-driver.ts'
 import { exampleJob } from '../runs/job.ts'
-import { type Prepared, prepareRun, startRun } from '../runs/launch.ts'
+import { finishedRuns, type Prepared, prepareRun, startRun } from '../runs/launch.ts'
 import { refuseUntrainable } from '../runs/osplan-request.ts'
 import { tinyStage } from '../runs/tiny.ts'
 import type { RunsWorld } from '../runs/world.ts'
@@ -52,13 +53,23 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
   if (args.dryRun) return printStart([wanted.stage], world, runs)
   await refuseUntrainable([wanted.stage], runs)
   const recipe = parsed.kind === 'recipe' ? { file: parsed.file, stage: side.stage.name } : null
-  const prepared = await prepareRun(wanted, { verb: 'train', recipe }, runs)
+  const before = parsed.kind === 'recipe' ? await stagesBefore(side.stage, parsed.file, args, context) : []
+  const prepared = await prepareRun(wanted, { verb: 'train', recipe, earlier: await finishedRuns(before, runs) }, runs)
   printHandOff(prepared.handOff, world)
   if (args.prepare) {
     world.stdout.write(`run ${prepared.run.id}\n`)
     return
   }
   await finish(prepared, args, world, runs)
+}
+
+/** The stages of a recipe before one of it, as the whole recipe would train them. */
+async function stagesBefore({ name }: Stage, file: string, { data, set }: TrainArguments, context: AddressContext): Promise<Stage[]> {
+  const stages = (await resolveSides(file, { ...context, set: set.filter(namesStage) })).map((each) => withData(each, data).stage)
+  return stages.slice(
+    0,
+    stages.findIndex((stage) => stage.name === name),
+  )
 }
 
 /** `--queue`: what the queue's own command does. */

@@ -112,8 +112,16 @@ function hintFor(name: string, at: At, neighbours: readonly string[]): { hint?: 
   const fields = [...stageFields().values()]
   const renamed = fields.find((field) => field.upstream?.includes(name))
   const elsewhere = fields.find((field) => field.path.endsWith(`.${name}`))
+  const section = sectionNamed(name)
+  if (section !== undefined) return { hint: `did you mean \`${section}\`?` }
   const meant = near ? joined(at.path, near) : (renamed?.path ?? elsewhere?.path ?? nearestField(joined(at.path, name)))
   return meant === undefined ? {} : { hint: `did you mean \`${meant}\`?` }
+}
+
+/** The section of exactly that name inside another one. */
+function sectionNamed(name: string): string | undefined {
+  const inside = [...stageFields().keys()].find((path) => path.includes(`.${name}.`))
+  return inside?.slice(0, inside.indexOf(`.${name}.`) + name.length + 1)
 }
 
 function nearestField(path: string): string | undefined {

@@ -17,6 +17,8 @@ export interface LoadOptions {
   readonly readFile?: ReadFile
   /** `--set` options, later ones winning. */
   readonly set?: readonly string[]
+  /** The stage that `--set` options without one are for; every stage else. */
+  readonly only?: string | undefined
   readonly trial?: TrialSettings
   /** Whether fields that contradict each other are refused; default true. Published stages are kept as they were published. */
   readonly refuseMisfits?: boolean
@@ -29,7 +31,7 @@ export interface LoadOptions {
 export function loadRecipe(file: string, options: LoadOptions = {}): Recipe {
   const sources = new Sources(options.readFile ?? readConfigFile)
   const recipe = sources.recipe(file)
-  const set = readSetOptions(options.set ?? [])
+  const set = readSetOptions(options.set ?? [], options.only)
   refuseUnknownStages(
     set,
     recipe.stages.map(({ name }) => name),

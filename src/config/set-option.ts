@@ -5,23 +5,32 @@ import { type Located, locatedOf, nestedAt, plainValue } from './located.ts'
 import { errorOf, type Place, Problems } from './problems.ts'
 import { readYaml } from './yaml.ts'
 
-/** One `--set` of the command line, `path=value` for every stage or `STAGE:path=value` for one. */
+/** One `--set` of the command line, `path=value` for every stage that is asked for or `STAGE:path=value` for one. */
 export interface SetOption {
   readonly stage: string | undefined
   readonly layer: Layer
 }
 
 /**
- * Reads `--set` options: the value is YAML (`1e-4`, `[all, -norms]`, `{ frames: 29 }`).
- * Raises UserError CONFIG_SET for a text of another form, and the errors of a file for its value.
+ * Reads `--set` options: the value is YAML (`1e-4`, `[all, -norms]`, `{ frames: 29 }`). Those that name no stage are for `only`, or
+ * for every one. Raises UserError CONFIG_SET for a text of another form, and the errors of a file for its value.
  */
-export function readSetOptions(options: readonly string[]): SetOption[] {
-  return options.map(readSetOption)
+export function readSetOptions(options: readonly string[], only?: string): SetOption[] {
+  return options.map((option) => readSetOption(option, only))
 }
 
-function readSetOption(option: string): SetOption {
+/** Whether a `--set` option is for one stage, which it names. */
+export function namesStage(option: string): boolean {
+  return formOf(option)[1] !== undefined
+}
+
+function formOf(option: string): readonly (string | undefined)[] {
+  return /^(?:([\w.-]+):)?([^=:\s]+)=([\s\S]*)$/.exec(option) ?? []
+}
+
+function readSetOption(option: string, only: string | undefined): SetOption {
   const place: Place = { file: `--set ${option.length > 60 ? `${option.slice(0, 57)}…` : option}` }
-  const [, stage, path, value] = /^(?:([\w.-]+):)?([^=:\s]+)=([\s\S]*)$/.exec(option) ?? []
+  const [, stage, path, value] = formOf(option)
   if (path === undefined || value === undefined)
     throw refusal(place, `expected path=value, got ${option}`, 'for example --set learningRate=1e-5')
   if (path === 'name') throw refusal(place, 'expected a setting, got the name of the stage', 'rename the stage in its file')
@@ -29,7 +38,7 @@ function readSetOption(option: string): SetOption {
   const problems = new Problems()
   const layer = readLayer(nestedAt(path.split('.'), optionValue(value, place)), '', [], problems)
   problems.refuse()
-  return { stage, layer }
+  return { stage: stage ?? only, layer }
 }
 
 /** Columns inside an option mean little: the option itself is the place. */

@@ -26,7 +26,7 @@ export interface AddressContext {
 /** The one stage an address names. Raises UserErrors ADDRESS_… and those of what it is read from. */
 export async function resolveSide(address: string, context: AddressContext): Promise<StageSide> {
   const parsed = parseAddress(address)
-  if (parsed.kind === 'recipe') return stageOf(loadFrom(parsed.file, context), parsed.stage, address)
+  if (parsed.kind === 'recipe') return stageOf(loadFrom(parsed, context), parsed.stage, address)
   const sides = await sidesOf(parsed, address, context)
   return onlySide(sides, address)
 }
@@ -35,7 +35,7 @@ export async function resolveSide(address: string, context: AddressContext): Pro
 export async function resolveSides(address: string, context: AddressContext): Promise<readonly StageSide[]> {
   const parsed = parseAddress(address)
   if (parsed.kind !== 'recipe') return sidesOf(parsed, address, context)
-  const recipe = loadFrom(parsed.file, context)
+  const recipe = loadFrom(parsed, context)
   return parsed.stage === undefined ? recipe.stages : [stageOf(recipe, parsed.stage, address)]
 }
 
@@ -51,12 +51,14 @@ export function resolveRecipe(
       `${address}: expected FILE.yaml or FILE.yaml#STAGE, got ${parsed.kind === 'run' ? 'something else' : `a ${parsed.kind}`}`,
     )
   }
-  const recipe = loadFrom(parsed.file, context)
+  const recipe = loadFrom(parsed, context)
   return { recipe, stages: parsed.stage === undefined ? recipe.stages : [stageOf(recipe, parsed.stage, address)] }
 }
 
-function loadFrom(file: string, { cwd, set = [] }: Pick<AddressContext, 'cwd' | 'set'>): Recipe {
-  return loadRecipe(file, { readFile: (path) => readConfigFile(resolve(cwd, path)), set })
+type RecipeAddress = Extract<Address, { kind: 'recipe' }>
+
+function loadFrom({ file, stage }: RecipeAddress, { cwd, set = [] }: Pick<AddressContext, 'cwd' | 'set'>): Recipe {
+  return loadRecipe(file, { readFile: (path) => readConfigFile(resolve(cwd, path)), set, only: stage })
 }
 
 function stageOf({ file, stages }: Recipe, name: string | undefined, address: string): ResolvedStage {

@@ -53,8 +53,8 @@ export function findWeights(
   if (stageName !== undefined) {
     const run = where.earlier.get(stageName)
     if (!run) {
-      throw new UserError('WEIGHTS_MISSING', `${address}: expected a finished run of stage ${stageName}, got none`, {
-        hint: `train the whole recipe, or name a run: init.weights=RUN`,
+      throw new UserError('WEIGHTS_MISSING', `${address}: expected a finished run of stage ${stageName} as it is now, got none`, {
+        hint: `train the whole recipe, or write a run in place of ${address}`,
       })
     }
     return weightsOf(run, findCheckpoint(run, use === 'best' ? 'best' : undefined), use)

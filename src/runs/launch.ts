@@ -51,14 +51,8 @@ export interface LaunchOptions {
 
 /** Makes the run folder of a stage: addresses become files, identity and stage are written. Nothing is started. */
 export async function prepareRun(side: StageSide, options: LaunchOptions, world: RunsWorld): Promise<Prepared> {
-  const stage = withAbsolutePaths(side.stage, world.cwd)
-  const where = { cwd: world.cwd, runsFolder: world.runsFolder, earlier: options.earlier ?? new Map<string, Run>() }
-  const weights = stage.init.weights === null ? undefined : findWeights(stage.init.weights, stage.init.use, where)
-  const vaeAddress = stage.kind === 'vae' || stage.vae.weights === randomWeights ? null : stage.vae.weights
-  const vae = vaeAddress === null ? undefined : findWeights(vaeAddress, 'ema', where)
-  const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
+  const { stage, weights, vae, data, hash } = await contentOf(side.stage, options.earlier ?? new Map(), world)
   const cache = stage.data.cacheFolder === null ? null : resolve(world.cwd, stage.data.cacheFolder)
-  const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
   const handOff = describeHandOff(options.verb, stage.init.weights ?? 'random weights', stage)
   const same = options.reuse ? await sameRun(hash, options.unstarted, world) : undefined
   if (same) return { ...same, handOff: same.found === 'unfinished' ? goingOn(same.run) : handOff }
@@ -73,6 +67,33 @@ export async function prepareRun(side: StageSide, options: LaunchOptions, world:
   })
   keepOrigins(run, side.origins)
   return { run, handOff, found: 'new' }
+}
+
+/** What a stage trains on and from, and the hash over all of it. Raises UserErrors WEIGHTS_MISSING, RUN_UNKNOWN and CHECKPOINT_MISSING. */
+async function contentOf(unplaced: Stage, earlier: ReadonlyMap<string, Run>, { cwd, runsFolder }: RunsWorld) {
+  const stage = withAbsolutePaths(unplaced, cwd)
+  const where = { cwd, runsFolder, earlier }
+  const weights = stage.init.weights === null ? undefined : findWeights(stage.init.weights, stage.init.use, where)
+  const vaeAddress = stage.kind === 'vae' || stage.vae.weights === randomWeights ? null : stage.vae.weights
+  const vae = vaeAddress === null ? undefined : findWeights(vaeAddress, 'ema', where)
+  const data = stage.data.source === null ? null : resolve(cwd, stage.data.source)
+  const hash = contentHash(stage, { data, weightsSha256: await weightsHash(weights), vaeSha256: await weightsHash(vae) })
+  return { stage, weights, vae, data, hash }
+}
+
+/**
+ * Finished runs of stages, by their names: the newest of each that trained the very same thing. One whose own earlier stages are not
+ * all there has none.
+ */
+export async function finishedRuns(stages: readonly Stage[], world: RunsWorld): Promise<Map<string, Run>> {
+  const runs = new Map<string, Run>()
+  for (const stage of stages) {
+    const needed = [stage.init.weights, stage.vae.weights].flatMap((address) => /^stage:(.+)$/.exec(address ?? '')?.[1] ?? [])
+    if (!needed.every((name) => runs.has(name))) continue
+    const same = await sameRun((await contentOf(stage, runs, world)).hash, undefined, world)
+    if (same?.found === 'finished') runs.set(stage.name, same.run)
+  }
+  return runs
 }
 
 function place({ runsFolder, now, random, socketFolder }: RunsWorld) {

@@ -129,6 +129,11 @@ test.concurrent('a recipe trains stage after stage from the weights before; a se
   expect(await second.code()).toBe(0)
   expect(second.output).toContain(`two: done already by ${run.id}`)
   expect(latest().id).toBe(run.id)
+  const alone = command('train', 'r.yaml#two', '--set', 'steps=2')
+  expect([await alone.code(), alone.output]).toEqual([0, expect.stringContaining('completed')])
+  expect([latest().stage.steps, latest().identity.parent]).toEqual([2, run.identity.parent])
+  const edited = command('train', 'r.yaml#two', '--set', 'one:steps=29')
+  expect([await edited.code(), edited.output]).toEqual([2, expect.stringContaining('expected a finished run of stage one as it is now')])
 })
 
 test.concurrent('a chain outlives the terminal it was started from, stops on Ctrl-C in the next, and goes on by its id', async ({

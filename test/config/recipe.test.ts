@@ -121,12 +121,15 @@ stages:
     expect(refusal(() => load(files, { trial: { name: 'trial 3', values } }))).toContain(part)
   })
 
-  test('--set reaches every stage, or the one it names', () => {
+  test('--set reaches every stage, the only one that is asked for, or the one it names', () => {
     const stages = load(files, { set: ['steps=10', 'two:shape={ frames: 5 }'] }).stages
     expect(stages.map(({ stage }) => [stage.steps, stage.shape.frames])).toEqual([
       [10, 29],
       [10, 5],
     ])
+    const only = load(files, { set: ['steps=10', 'two:shape={ frames: 5 }'], only: 'one' }).stages
+    expect(only.map(({ stage }) => [stage.steps, stage.shape.frames])[0]).toEqual([10, 29])
+    expect(only[1]?.stage.steps).not.toBe(10)
   })
 })
 
@@ -144,6 +147,7 @@ describe('what a recipe may not say', () => {
     ['learning_rate: 1', 'learningRate'],
     ['shape: { frame: 5 }', 'shape.frames'],
     ['extend: a', 'extends'],
+    ['watch: { plateau: 2 }', 'incidents.watch'],
   ])('%s: the hint names %s', (line, meant) => {
     expect(refusal(() => load({ 'r.yaml': recipe(`name: a\n    ${line}`) }))).toContain(`did you mean \`${meant}\`?`)
   })
