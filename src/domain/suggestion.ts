@@ -127,6 +127,12 @@ function frozen(parent: Stage, clips: number): SuggestedSetting[] {
       reason: 'all blocks train once the upper ones have nothing left to gain',
       source: 'Howard and Ruder 2018, section 3.3',
     },
+    {
+      path: 'incidents.watch.plateau',
+      value: 3,
+      reason: 'three looks of the twenty with a gain of less than half a percent are enough to thaw them',
+      source: rule,
+    },
   ]
 }
 

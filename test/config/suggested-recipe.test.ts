@@ -11,6 +11,8 @@ const text = recipeText({
     { path: 'learningRate', value: 5e-6, reason: 'half of the parent’s', source: 'upstream' },
     { path: 'batch.accumulate', value: 4, reason: 'four passes', source: 'rule' },
     { path: 'batch.perDevice', value: 1, reason: 'least memory', source: 'rule' },
+    { path: 'data.heldOutClips', value: 30, reason: 'a tenth', source: 'rule' },
+    { path: 'heldOut.everySteps', value: 50, reason: 'twenty looks', source: 'rule' },
     { path: 'phases', value: [{ at: 'plateau', trainable: ['all'], rewarmSteps: 50 }], reason: 'later', source: 'paper' },
   ],
   head: ['For 300 clips.'],

@@ -21,8 +21,8 @@ from osplan.train.watching import RefusedError, Watching
 
 FINISHED = ("completed", "data-exhausted", "plateau")
 """Ends of a stage that is over; what it leaves behind has to be written."""
-PLATEAU_MEASUREMENTS = 3
-"""Held-out measurements without improvement after which a phase that waits for a plateau begins."""
+USUAL_PLATEAU = 8
+"""Held-out measurements that make a plateau where the rule that watches for one is off."""
 
 
 class Loop:
@@ -181,7 +181,7 @@ class Loop:
         if upcoming >= len(trained.phases):
             return
         phase = trained.phases[upcoming]
-        due = measuring.since_best >= PLATEAU_MEASUREMENTS if phase.waits_for_plateau else trained.step + 1 >= phase.start
+        due = self._has_levelled_off() if phase.waits_for_plateau else trained.step + 1 >= phase.start
         if due or "thaw" in self.commands.requested:
             trained.prove_phase()
             # A phase begun by hand is known to a checkpoint as begun.
@@ -189,7 +189,14 @@ class Loop:
                 self._checkpoint(force=True, is_end=True)
             trained.enter_phase(upcoming)
             self.watching.watch.new_phase()
-            measuring.since_best = 0
+            measuring.since_best = measuring.since_gain = 0
+
+    def _has_levelled_off(self) -> bool:
+        """Whether a phase that waits for a plateau begins. What would end the stage for want of a better loss begins it too."""
+        stage, measuring = self.attempt.stage, self.measuring
+        patience = stage.held_out.patience
+        is_worn_out = patience is not None and measuring.since_best >= patience
+        return is_worn_out or measuring.since_gain >= (stage.incidents.watch.plateau or USUAL_PLATEAU)
 
     def _asked_to_end(self) -> End | None:
         step, commands = self.trained.step, self.commands

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from osplan.domain.full_disk import is_full
+from osplan.domain.watch.levels import GAIN
 from osplan.train.attempt import Attempt
 from osplan.train.checkpoint import generator_states, restore_generators
 from osplan.train.trained import Trained
@@ -21,6 +22,8 @@ class Measuring:
     def __init__(self, attempt: Attempt, trained: Trained) -> None:
         self.attempt, self.trained = attempt, trained
         self.best_loss, self.since_best = math.inf, 0
+        self.gained_loss, self.since_gain = math.inf, 0
+        """The loss of the last gain that counts against a plateau, and the measurements since."""
         self.last: dict[str, Any] | None = None
         """The newest held-out losses, `raw` and `ema`."""
         self.start: list[float] | None = None
@@ -49,6 +52,10 @@ class Measuring:
             self.best_loss, self.since_best = loss, 0
         else:
             self.since_best += 1
+        if loss < self.gained_loss * (1 - GAIN):
+            self.gained_loss, self.since_gain = loss, 0
+        else:
+            self.since_gain += 1
 
     def _measured(self) -> dict[str, Any]:
         """The loss of the weights the model now has, alone and paired with that of those it started from."""
@@ -97,11 +104,20 @@ class Measuring:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"bestLoss": self.best_loss, "measurementsSinceBest": self.since_best, "heldOut": self.last, "heldOutStart": self.start}
+        return {
+            "bestLoss": self.best_loss,
+            "measurementsSinceBest": self.since_best,
+            "gainedLoss": self.gained_loss,
+            "measurementsSinceGain": self.since_gain,
+            "heldOut": self.last,
+            "heldOutStart": self.start,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint."""
         self.best_loss, self.since_best = _number(state["bestLoss"]), state["measurementsSinceBest"]
+        self.gained_loss = _number(state.get("gainedLoss", state["bestLoss"]))
+        self.since_gain = state.get("measurementsSinceGain", self.since_best)
         self.last = state["heldOut"]
         self.start = state.get("heldOutStart")
 

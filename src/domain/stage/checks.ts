@@ -173,6 +173,17 @@ const phaseOrder: Check = ({ phases, steps }) => {
   return wrong
 }
 
+/** Nobody would ever see the plateau that a phase waits for. */
+const plateauPhase: Check = ({ phases, heldOut, data }) => {
+  const place = phases.findIndex(({ at }) => at === 'plateau')
+  const got = heldOut.everySteps === null ? 'heldOut.everySteps: null' : data.heldOutClips === 0 ? 'data.heldOutClips: 0' : undefined
+  if (place < 0 || got === undefined) return []
+  const text = `expected a held-out loss that is measured while it trains, got ${got}`
+  return [
+    { code: 'PHASE_PLATEAU', path: `phases[${place}].at`, text, hint: 'set heldOut.everySteps and data.heldOutClips, or write a step' },
+  ]
+}
+
 /** Step at which a phase starts; undefined where only training shows it. */
 export function startStep(at: number | string, steps: number): number | undefined {
   if (typeof at === 'number') return at
@@ -193,4 +204,5 @@ const checks: readonly Check[] = [
   adapters,
   sequenceParallel,
   phaseOrder,
+  plateauPhase,
 ]

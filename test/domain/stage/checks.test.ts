@@ -22,6 +22,8 @@ describe('fields that contradict each other', () => {
       'phases in order',
       {
         steps: 100,
+        heldOut: { everySteps: 10 },
+        data: { heldOutClips: 2 },
         phases: [
           { at: 10, trainable: ['all'] },
           { at: 'plateau', trainable: ['all'] },
@@ -88,6 +90,20 @@ describe('fields that contradict each other', () => {
     const [message] = found({ ...vae, objective: { name: 'reconstruction', perceptualWeight: 1 } })
     expect(message).toContain('OBJECTIVE_LPIPS objective.perceptualWeight')
     expect(found({ ...vae, objective: { name: 'reconstruction', perceptualWeight: 1, lpipsWeights: 'lpips.safetensors' } })).toEqual([])
+  })
+
+  test('a phase that waits for a plateau needs a held-out loss', () => {
+    const phases = [{ at: 'plateau', trainable: ['all'] }]
+    const measured = { heldOut: { everySteps: 10 }, data: { heldOutClips: 2 } }
+    expect(found({ phases, ...measured })).toEqual([])
+    for (const [settings, got] of [
+      [{ heldOut: { everySteps: null } }, 'heldOut.everySteps: null'],
+      [{ data: { heldOutClips: 0 } }, 'data.heldOutClips: 0'],
+    ] as const) {
+      expect(found({ phases, ...measured, ...settings })).toEqual([
+        `PHASE_PLATEAU phases[0].at: expected a held-out loss that is measured while it trains, got ${got} (set heldOut.everySteps and data.heldOutClips, or write a step)`,
+      ])
+    }
   })
 
   test('phases must come in order and before the end', () => {

@@ -94,6 +94,44 @@ def test_a_phase_thaws_after_its_step_and_keeps_what_the_optimiser_knew(loop_of)
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3])
 
 
+def test_a_phase_begins_at_a_plateau_where_gains_of_less_than_half_a_percent_do_not_count(loop_of, defaults):
+    settings = {
+        "steps": 6,
+        "learningRate": 1e-6,
+        "trainable": ["all", "-blocks[0]"],
+        "phases": [{"at": "plateau", "trainable": ["all"], "rewarmSteps": 0}],
+        "data": {"heldOutClips": 2},
+        "heldOut": {"everySteps": 1, "draws": 2},
+        "checkpoint": {"everySteps": 1, "keepLast": 10},
+    }
+    watch = defaults["incidents"]["watch"] | {"plateau": 3}
+    loop, recorder = loop_of(held_out=2, incidents={"watch": watch}, **settings)
+    loop.train()
+    losses = [fields["ema"]["loss"] for fields in recorder.of("heldOut")]
+    assert losses[:4] == sorted(losses[:4], reverse=True) and losses[3] < losses[0]
+    (phase,) = recorder.of("phase")
+    assert phase["step"] == 3
+    again, second = loop_of(held_out=2, incidents={"watch": watch}, **settings)
+    again.restore(read_checkpoint(folder_of(again.attempt.run, 2), 0), [], same_run=True)
+    again.train()
+    assert second.of("phase") == [phase]
+
+
+def test_what_would_end_a_stage_for_want_of_a_better_loss_begins_the_phase_that_waits_first(loop_of):
+    loop, recorder = loop_of(
+        steps=9,
+        learningRate=0.0,
+        trainable=["all", "-blocks[0]"],
+        phases=[{"at": "plateau", "trainable": ["all"], "rewarmSteps": 0}],
+        data={"heldOutClips": 2},
+        heldOut={"everySteps": 1, "draws": 2, "patience": 2},
+        held_out=2,
+    )
+    end = loop.train()
+    (phase,) = recorder.of("phase")
+    assert (phase["step"], end.reason, end.step) == (2, "plateau", 4)
+
+
 def test_going_on_from_a_checkpoint_repeats_the_unbroken_losses_bit_for_bit(loop_of):
     settings = {"steps": 8, "batch": {"perDevice": 2, "accumulate": 2}, "clip": {"mode": "zclip"}}
     unbroken, recorder = loop_of(**settings)
