@@ -30,6 +30,7 @@ COMMANDS = ("stop", "pause", "checkpoint", "sample", "measure", "thaw", "set")
 MAX_QUEUED_STEPS = 100_000
 MAX_CLIENT_BYTES = 4 << 20
 POLL_SECONDS = 0.02
+"""How often the thread looks while there is something to do; where there is nothing it sleeps until it is woken or something is due."""
 SYNC_SECONDS = 1.0
 COMMAND_FOLDER_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
@@ -165,6 +166,8 @@ class Bridge:
         self._appended = 0
         self._lock = threading.Lock()
         self._closing = False
+        self._is_idle = False
+        """Whether the thread sleeps until it is woken."""
         self.is_blocked = False
         """Whether the journal cannot be written, for the disk is full."""
         self._last_folder = self._last_sync = self._last_beat = self._last_line = 0.0
@@ -205,10 +208,15 @@ class Bridge:
             target = self._emitted
         if event in LASTING:
             self._wait_for(target)
+        elif self._is_idle:
+            self._wake()
 
-    def _wait_for(self, target: int) -> None:
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_in.send(b".")
+
+    def _wait_for(self, target: int) -> None:
+        self._wake()
         with self._written:
             self._written.wait_for(lambda: self._appended >= target or self.is_blocked or not self._thread.is_alive(), timeout=60)
 
@@ -247,8 +255,7 @@ class Bridge:
     def close(self) -> None:
         """Writes what is queued, tells the readers and ends the thread."""
         self._closing = True
-        with contextlib.suppress(BlockingIOError):
-            self._wake_in.send(b".")
+        self._wake()
         self._thread.join(timeout=30)
         if self.listener is not None:
             with contextlib.suppress(OSError):
@@ -275,7 +282,10 @@ class Bridge:
             self._written.notify_all()
 
     def _turn(self, closing: bool) -> None:
-        for key, mask in self._selector.select(0 if closing or self._events else POLL_SECONDS):
+        ready = self._selector.select(0 if closing or self._events else POLL_SECONDS)
+        if not ready and not closing and not any(client.outgoing for client in self._clients.values()):
+            ready = self._idle()
+        for key, mask in ready:
             if key.data == "wake":
                 with contextlib.suppress(BlockingIOError):
                     self._wake_out.recv(4096)
@@ -288,6 +298,14 @@ class Bridge:
         self._poll_folder(now)
         self._beat(now)
         self._flush_clients()
+
+    def _idle(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Sleeps until something comes or is due. `emit` looks for this after it added an event, this for events after it said so."""
+        self._is_idle = True
+        due = min(self._last_beat + HEARTBEAT_SECONDS, self._last_folder + COMMAND_FOLDER_SECONDS) - time.time()
+        ready = self._selector.select(0 if self._events or self._closing else min(HEARTBEAT_SECONDS, max(0.0, due)))
+        self._is_idle = False
+        return ready
 
     def _write_events(self, now: float) -> None:
         lasting = False

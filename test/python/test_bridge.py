@@ -155,6 +155,27 @@ def test_garbage_on_the_socket_is_answered_not_obeyed(run: Path):
     bridge.close()
 
 
+def test_a_thread_with_nothing_to_do_sleeps_until_an_event_wakes_it(run: Path, monkeypatch):
+    for name in ("HEARTBEAT_SECONDS", "COMMAND_FOLDER_SECONDS"):
+        monkeypatch.setattr(f"osplan.bridge.{name}", 3600)
+    bridge = Bridge(run, 1, socket_path(run), "r")
+    for step in (1, 2, 3):
+        wait_for(lambda: bridge._is_idle)
+        bridge.emit("step", step=step)
+        wait_for(lambda: lines(run)[-1].get("step") == step)
+    wait_for(lambda: bridge._is_idle)
+    caller = Caller(socket_path(run))
+    assert caller.call("status")["result"]["step"] == 3
+    bridge.close()
+
+
+def wait_for(holds) -> None:
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
 def test_a_full_disk_tears_no_line_and_loses_none(run: Path, monkeypatch):
     bridge = Bridge(run, 1, "", "r")
     bridge.emit("checkpoint", step=1)

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from bench.group import Bench, Benchmark, Goal, Group, Measured
+from bench.predicted import STAGES as PREDICTED
+from bench.predicted import predictions
 from bench.worker import Contestant, Task, contest, cpu_note, tasks_in_turns, walls
 from osplan.bridge import Bridge, Silent
 from osplan.data.synthetic import write_data_set
@@ -154,7 +156,10 @@ class Monitor:
 
 
 def measure(bench: Bench) -> Iterator[Measured]:
-    """The trainer against a bare loop, the monitor listening from here; then the trainer with caches against the trainer without."""
+    """The trainer against a bare loop, the monitor listening from here.
+
+    Then the trainer with caches against the trainer without, and predictions.
+    """
     yield from _steps(bench, stage_of_recipe(*ALONE, "data.cache=off"))
     stages = {name: stage_of_recipe(*settings) for name, settings in STAGES.items()}
     run = bench.scratch / "cached"
@@ -162,6 +167,7 @@ def measure(bench: Bench) -> Iterator[Measured]:
     with contest(trainer=Contestant(cached_tasks, stages, bench.scratch / "clips", run)) as sides:
         series = tasks_in_turns(bench.rounds(12), sides["trainer"], {"ours": "cached", "reference": "uncached"})
     yield Measured(name="cached", series=walls(series), note=f"seconds; {cpu_note(series)}; text goes through the shipped encoder")
+    yield from predictions(bench)
 
 
 def _steps(bench: Bench, stage_json: dict[str, Any]) -> Iterator[Measured]:
@@ -190,6 +196,16 @@ GROUP = Group(
         ),
         Benchmark(name="step-wall", what="the same by the clock", figure="paired-ratio"),
         Benchmark(name="cached", what="a step of it with latents and captions kept, against decoding and encoding them"),
+        *(
+            Benchmark(
+                name=f"predictor-{kind}",
+                what=f"{what}, said by `plan --probe` against seen while training: the worst of {len(PREDICTED)} stages",
+                figure="value",
+                unit="%",
+                goal=Goal("most", 15),
+            )
+            for kind, what in (("time", "seconds of a step"), ("memory", "memory of a process with a checkpoint in it"))
+        ),
     ],
     measure,
 )

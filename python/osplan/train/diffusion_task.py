@@ -272,13 +272,11 @@ class DiffusionTask:
     def restore_extra(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Nothing to take back."""
 
-    def tokens_per_clip(self) -> int:
-        """Tokens of the first held-out clip's shape; 0 where none is held out."""
-        if not self.held_out:
-            return 0
+    def tokens(self, batch: Batch) -> int:
+        """Tokens of the clips of a micro-batch, those of pictures that go along included."""
         patch = self.config["patch_size"]
-        _, _, frames, height, width = latent_size(self.encoders.vae, self.held_out[0].pixels_BCTHW)
-        return (frames + self.images_per_clip) * (height // patch) * (width // patch)
+        clips, _, frames, height, width = latent_size(self.encoders.vae, batch.pixels_BCTHW)
+        return clips * (frames + self.images_per_clip) * (height // patch) * (width // patch)
 
 
 @dataclass(frozen=True)

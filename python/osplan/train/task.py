@@ -148,6 +148,6 @@ class Task(Protocol):
         """Takes them back."""
         ...
 
-    def tokens_per_clip(self) -> int:
-        """Tokens (or latent cells) of one clip, for throughput."""
+    def tokens(self, batch: Batch) -> int:
+        """Tokens (or latent cells) of the clips of a micro-batch, for throughput."""
         ...

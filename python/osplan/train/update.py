@@ -58,7 +58,8 @@ class Update:
                     scale_gradients(trained.trainable, 1 / trained.loss_scale.value)
                 norm = gradient_norm(trained.trainable)
             with self.split.time("communication"):
-                said = numbers_of(norm, passes.parts, world)
+                tokens = sum(task.tokens(batch) for batch in passes.batches)
+                said = numbers_of(norm, passes.parts, world, tokens)
             # A loss that is no number is not the doing of its scale.
             if not trained.loss_scale.has_overflowed(is_finite=math.isfinite(said.norm) or not math.isfinite(said.loss)):
                 break
@@ -73,20 +74,22 @@ class Update:
         reading = replace(reading, seconds=time.perf_counter() - started, extra=extra)
         split = self.split.taken()
         if step % stage.log_every == 0 or step == 1 or step >= stage.steps:
-            self._tell(reading, said.norm, split)
+            self._tell(reading, said, passes, split)
         return reading
 
     def _passes(self, step: int, *, trains: bool) -> Passes:
         task, clips, world, trained, stage = self.attempt.task, self.attempt.clips, self.attempt.world, self.trained, self.attempt.stage
         trained.optimizer.zero_grad(set_to_none=True)
-        trained.model.train()
+        if not trained.model.training:
+            trained.model.train()
         passes = Passes()
         for micro in range(stage.batch.accumulate):
             with self.split.time("data"):
                 passes.batches.append(clips.take())
             last = micro + 1 == stage.batch.accumulate
             with _without_sync(trained.model, wait=not last):
-                with self.split.time("forward"), torch.set_grad_enabled(trains):
+                shape = passes.batches[-1].pixels_BCTHW.shape
+                with self.split.time("forward"), torch.set_grad_enabled(trains), self._flops.counting(shape):
                     at = MicroBatch(step, micro, world.replica, world.replicas, self.split.time)
                     part = task.losses(stage, trained.model, passes.batches[-1], at)
                 if trains:
@@ -105,30 +108,30 @@ class Update:
         if trained.ema is not None:
             trained.ema.update(step)
 
-    def _tell(self, reading: Reading, norm: float, split: Mapping[str, float]) -> None:
+    def _tell(self, reading: Reading, said: "Numbers", passes: Passes, split: Mapping[str, float]) -> None:
         stage, world = self.attempt.stage, self.attempt.world
         count = stage.batch.per_device * stage.batch.accumulate * world.replicas
-        tokens = count * self.attempt.task.tokens_per_clip()
+        tokens = round(said.tokens * world.replicas)
         self.attempt.port.emit(
             "step",
             step=reading.step,
             loss=reading.loss,
             learning_rate=reading.learning_rate,
-            gradient_norm=norm,
+            gradient_norm=said.norm,
             seconds_per_step=reading.seconds,
             clips=count,
             tokens=tokens,
             split=dict(split),
             loss_by_bin=reading.by_bin,
             memory_bytes=reading.memory,
-            extra={**reading.extra, **self._speed(reading, count, tokens)},
+            extra={**reading.extra, **self._speed(reading, count, tokens, passes)},
         )
 
-    def _speed(self, reading: Reading, clips: int, tokens: int) -> dict[str, float]:
+    def _speed(self, reading: Reading, clips: int, tokens: int, passes: Passes) -> dict[str, float]:
         speed = {"clipsPerSecond": clips / reading.seconds, "tokensPerSecond": tokens / reading.seconds}
-        if self._flops.forward and self._peak and reading.gradient_norm is not None:
-            done = PASSES * self._flops.forward * self.attempt.stage.batch.accumulate
-            speed["modelFlopUtilisation"] = done / reading.seconds / self._peak
+        forward = [self._flops.of(batch.pixels_BCTHW.shape) or 0 for batch in passes.batches]
+        if all(forward) and self._peak and reading.gradient_norm is not None:
+            speed["modelFlopUtilisation"] = PASSES * sum(forward) / reading.seconds / self._peak
         if self.trained.loss_scale.is_used:
             speed |= {"lossScale": self.trained.loss_scale.value, "overflows": float(self.trained.loss_scale.overflows)}
         return speed
@@ -142,23 +145,29 @@ class Numbers:
     loss: float
     by_bin: list[float | None] | None
     extra: dict[str, float]
+    tokens: float
+    """Of a rank's micro-batches, the mean of the ranks."""
 
 
-def numbers_of(norm: Tensor, parts: list[StepLoss], world: World) -> Numbers:
-    """Gradient norm, mean loss, mean loss by bin and the last micro-batch's further scalars: one exchange, and one wait for the device."""
+def numbers_of(norm: Tensor, parts: list[StepLoss], world: World, tokens: int) -> Numbers:
+    """Gradient norm, mean loss, mean loss by bin, the last micro-batch's further scalars, tokens.
+
+    One exchange, and one wait for the device.
+    """
     names = list(parts[-1].extra)
     bins = [part.by_bin for part in parts if part.by_bin is not None]
     row = [norm.double().reshape(1), torch.stack([part.loss for part in parts]).double().mean().reshape(1)]
     row += [parts[-1].extra[name].double().reshape(1) for name in names]
+    row.append(torch.tensor([tokens], dtype=torch.double))
     if bins:
         table = torch.stack(bins).double()
         row += [table.nan_to_num(0.0).sum(0), (~table.isnan()).double().sum(0)]
     values = world.mean(torch.cat([part.to(world.device) for part in row])).tolist()
-    rest, by_bin = values[2 + len(names) :], None
+    rest, by_bin = values[3 + len(names) :], None
     if bins:
         half = len(rest) // 2
         by_bin = [total / count if count else None for total, count in zip(rest[:half], rest[half:], strict=True)]
-    return Numbers(values[0], values[1], by_bin, dict(zip(names, values[2:], strict=False)))
+    return Numbers(values[0], values[1], by_bin, dict(zip(names, values[2:], strict=False)), values[2 + len(names)])
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Model FLOP utilisation: what the model's matrix products and attention need, of what the device could do in the time.
 
-Counted on the first forward pass of an attempt; a backward pass counts twice as much, what is computed again to save memory counts nothing.
+Counted on the first forward pass of each shape; a backward pass counts twice as much, what is computed again to save memory counts nothing.
 Source: Chowdhery et al. 2022, "PaLM", appendix B (arXiv:2204.02311).
 """
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,12 +25,22 @@ _cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.defa
 
 
 class FlopCount:
-    """FLOPs of one forward pass of a model on this rank, counted at its first call."""
+    """FLOPs of one forward pass of a model on this rank, by the shape of what it is trained on."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.forward: int | None = None
+        self._model, self._by_shape = model, dict[Sequence[int], int]()
         # A compiled model runs as one operator that counts as nothing.
-        if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
+        self._is_compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
+
+    def of(self, shape: Sequence[int]) -> int | None:
+        """FLOPs for a shape; None where they cannot be counted."""
+        return self._by_shape.get(shape)
+
+    @contextmanager
+    def counting(self, shape: Sequence[int]) -> Iterator[None]:
+        """Within, a call of the model is counted, where it is the first with this shape."""
+        if self._is_compiled or shape in self._by_shape:
+            yield
             return
         mode: Any = FlopCounterMode(display=False, custom_mapping={_cpu_attention: sdpa_flop})
 
@@ -37,11 +49,14 @@ class FlopCount:
 
         def end(*_: object) -> None:
             mode.__exit__(None, None, None)
-            self.forward = mode.get_total_flops()
+            self._by_shape[shape] = mode.get_total_flops()
+
+        handles = (self._model.register_forward_pre_hook(begin), self._model.register_forward_hook(end))
+        try:
+            yield
+        finally:
             for handle in handles:
                 handle.remove()
-
-        handles = (model.register_forward_pre_hook(begin), model.register_forward_hook(end))
 
 
 def peak_flops(device: torch.device, precision: str, *, tf32: bool) -> float | None:

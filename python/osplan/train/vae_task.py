@@ -3,6 +3,7 @@
 Shape letters: B batch, C channels (RGB), T frames, H and W height and width; Z latent channels.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -247,9 +248,10 @@ class VaeTask:
         self.discriminator.load_state_dict(dict(tensors["discriminator"]))
         restore_optimizer(self.discriminator_optimizer, tensors["discriminator-optimizer"])
 
-    def tokens_per_clip(self) -> int:
-        """Latent cells of a held-out clip."""
-        return int(torch.Size(latent_size(self.model, self.held_out[0].pixels_BCTHW)[2:]).numel()) if self.held_out else 0
+    def tokens(self, batch: Batch) -> int:
+        """Latent cells of the clips of a micro-batch."""
+        clips, _, *cells = latent_size(self.model, batch.pixels_BCTHW)
+        return clips * math.prod(cells)
 
 
 def parts_of(out: Any) -> tuple[Tensor, Posterior, list[tuple[Tensor, Tensor]]]:

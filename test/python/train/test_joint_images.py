@@ -115,7 +115,7 @@ def test_latents_texts_and_losses_are_those_of_clip_and_pictures_joined_by_hand(
     assert asked["text_mask"].shape == (2, 3, 8)
     pictures = task._latents(stage, batch.images, torch.Generator().manual_seed(1))
     assert pictures.shape == (4, 4, 1, 4, 4)
-    assert task.tokens_per_clip() == 0
+    assert task.tokens(batch) == 2 * (3 + 2) * 2 * 2
     kept = {caption: task.encoders.text([caption]).states_B1LD[0, 0] for caption in ["", *batch.captions, *batch.images.captions]}
     for row in range(2):
         for place, caption in enumerate([batch.captions[row], *batch.images.captions[2 * row : 2 * row + 2]]):

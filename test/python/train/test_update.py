@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from osplan.parallel.world import World
+from osplan.train.architecture import latent_shape
 from osplan.train.checkpoint import folder_of, read_checkpoint
 from osplan.train.live import LiveStage
 from osplan.train.loss_scale import GROWS_AFTER, START, LossScale
@@ -24,9 +25,9 @@ def test_what_is_said_of_a_step_is_the_mean_of_its_micro_batches():
         StepLoss(torch.tensor(1.0), torch.tensor([2.0, nothing, nothing]), {"kl": torch.tensor(5.0)}),
         StepLoss(torch.tensor(2.0), torch.tensor([4.0, 3.0, nothing]), {"kl": torch.tensor(7.0)}),
     ]
-    said = numbers_of(torch.tensor(9.0), parts, ALONE)
-    assert (said.norm, said.loss, said.by_bin, said.extra) == (9.0, 1.5, [3.0, 3.0, None], {"kl": 7.0})
-    assert numbers_of(torch.tensor(9.0), [StepLoss(torch.tensor(1.0))], ALONE).by_bin is None
+    said = numbers_of(torch.tensor(9.0), parts, ALONE, 12)
+    assert (said.norm, said.loss, said.by_bin, said.extra, said.tokens) == (9.0, 1.5, [3.0, 3.0, None], {"kl": 7.0}, 12)
+    assert numbers_of(torch.tensor(9.0), [StepLoss(torch.tensor(1.0))], ALONE, 0).by_bin is None
 
 
 def test_a_part_within_another_counts_for_itself_alone_and_once(monkeypatch):
@@ -39,14 +40,34 @@ def test_a_part_within_another_counts_for_itself_alone_and_once(monkeypatch):
     assert split.taken() == {}
 
 
-def test_a_model_is_counted_at_its_first_call_and_left_as_it_was():
+def test_a_model_is_counted_once_for_each_shape_and_left_as_it_was():
     model = nn.Sequential(nn.Linear(8, 4, bias=False))
     count = FlopCount(model)
-    model(torch.zeros(3, 8))
-    assert count.forward == 2 * 3 * 8 * 4
+    model(torch.zeros(7, 8))
+    for clips in (3, 5, 3):
+        with count.counting((clips,)):
+            model(torch.zeros(clips, 8))
+    assert count.of((3,)) == 2 * 3 * 8 * 4 and count.of((5,)) == 2 * 5 * 8 * 4 and count.of((7,)) is None
     assert not model._forward_hooks and not model._forward_pre_hooks
     peak = peak_flops(CPU, "fp32", tf32=False)
     assert peak is not None and peak > 1e6
+
+
+def test_tokens_and_operations_are_those_of_the_clips_of_the_step_in_all_its_passes(loop_of):
+    def trained(passes):
+        loop, recorder = loop_of(steps=2, batch={"perDevice": 2, "accumulate": passes}, data={"heldOutClips": 0})
+        loop.train()
+        step = recorder.of("step")[-1]
+        return step, step["extra"]["modelFlopUtilisation"] * step["seconds_per_step"] * loop.update._peak
+
+    (one, done), (three, more) = trained(1), trained(3)
+    stage = loop_of(steps=1)[0].attempt.stage
+    frames, height, width = latent_shape(stage)
+    per_clip = frames * (height // stage.model.patch[1]) * (width // stage.model.patch[2])
+    assert (one["clips"], one["tokens"]) == (2, 2 * per_clip)
+    assert (three["clips"], three["tokens"]) == (6, 6 * per_clip)
+    assert three["extra"]["tokensPerSecond"] == pytest.approx(6 * per_clip / three["seconds_per_step"])
+    assert more == pytest.approx(3 * done)
 
 
 def test_a_step_says_how_fast_it_was_and_what_its_time_went_into(loop_of):
