@@ -61,7 +61,11 @@ function scriptAtVersion(
       hint: `git -C ${checkout} ls-tree -r --name-only ${version}`,
     })
   }
-  const readFile = (named: string) => (leavesFolder(named) ? undefined : atVersion(checkout, version, posix.normalize(named)))
+  const held = new Map<string, string | undefined>()
+  const readFile = (named: string) => {
+    if (!held.has(named)) held.set(named, leavesFolder(named) ? undefined : atVersion(checkout, version, posix.normalize(named)))
+    return held.get(named)
+  }
   return { text, trainer, readFile }
 }
 

@@ -1,4 +1,5 @@
 import type { Finding, Origin } from '../domain/stage/origin.ts'
+import type { ArgumentProblem } from './arguments.ts'
 import { type Detected, detectTrainer } from './detect.ts'
 import { type FlagField, fieldsOf, type Settings } from './flag-fields.ts'
 import { type ImportedStage, launchKeys, sameValue } from './imported-stage.ts'
@@ -103,7 +104,10 @@ class StageImport {
       given: this.detected.parsed.given,
       findings,
     }
-    return { ...imported, findings: [...findings, ...releaseFindings(imported), ...treeFindings(imported, read)] }
+    return {
+      ...imported,
+      findings: this.told([...findings, ...releaseFindings(imported, { asked: options.trainer, read }), ...treeFindings(imported, read)]),
+    }
   }
 
   /** Values of all flags, given or by default, into the fields they have. */
@@ -150,6 +154,17 @@ class StageImport {
     return Array.isArray(value) ? value.map((each) => (typeof each === 'string' ? this.secrets.without(each) : each)) : value
   }
 
+  /** Findings that repeat no key, whatever they quote. */
+  private told(findings: readonly Finding[]): readonly Finding[] {
+    if (this.secrets.found.length === 0) return findings
+    return findings.map((finding) => ({
+      ...finding,
+      message: this.secrets.without(finding.message),
+      hint: this.secrets.without(finding.hint),
+      paths: finding.paths.map((path) => this.secrets.without(path)),
+    }))
+  }
+
   private originOf(name: string): Origin {
     const flag = this.detected.parsed.given.get(name)
     if (!flag) return { layer: 'trainer default', name }
@@ -161,7 +176,7 @@ class StageImport {
     const { launcher, options, program } = this.launch
     const place = { layer: 'script', file: this.options.file, line: program.line, column: program.column } as const
     builder.keep(launchKeys.launcher, launcher, place)
-    builder.keep(launchKeys.program, program.text, place)
+    builder.keep(launchKeys.program, this.secrets.without(program.text), place)
     builder.keep(launchKeys.version, this.trainer.version, { layer: 'trainer default' })
     for (const [name, word] of options)
       builder.keep(launchKeys.option + name, word === true ? true : this.secrets.without(word.text), place)
@@ -259,14 +274,25 @@ class StageImport {
 
   private argumentFindings(): Finding[] {
     const { file } = this.options
-    return this.detected.parsed.problems.map(({ rule, severity, word, flag, message, hint }) => ({
-      rule,
-      severity,
-      message: this.secrets.without(message),
-      where: { file, line: word.line, column: word.column },
-      paths: [...new Set([flag, ...this.pathsOf(flag)])].filter((path) => path !== ''),
-      hint,
-    }))
+    return this.detected.parsed.problems
+      .map((problem) => this.knownHere(problem))
+      .map(({ rule, severity, word, flag, message, hint }) => ({
+        rule,
+        severity,
+        message,
+        where: { file, line: word.line, column: word.column },
+        paths: [...new Set([flag, ...this.pathsOf(flag)])].filter((path) => path !== ''),
+        hint,
+      }))
+  }
+
+  /** A flag that the parser within reach has is no mistake, though the version that fits best has it not. */
+  private knownHere(problem: ArgumentProblem): ArgumentProblem {
+    if (problem.rule !== 'unknown-flag' || problem.severity === 'info') return problem
+    const source = this.options.readFile?.(this.launch.program.text)
+    if (source === undefined || !new RegExp(`["']--${problem.flag}["']`).test(source)) return problem
+    const message = `--${problem.flag}: ${this.trainer.version} fits best and does not have it; the ${this.trainer.path} beside the script does`
+    return { ...problem, severity: 'info', message, hint: 'what it means here is not known; it is kept' }
   }
 
   private pathsOf(flag: string): string[] {

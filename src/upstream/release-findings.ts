@@ -1,5 +1,6 @@
 import type { Finding, Severity } from '../domain/stage/origin.ts'
 import type { ImportedStage } from './imported-stage.ts'
+import type { ReadText } from './launch-config.ts'
 
 /** What is known of a release of upstream that a script cannot show: flags without effect, values its code cannot handle. */
 interface ReleaseRule {
@@ -12,6 +13,15 @@ interface ReleaseRule {
   readonly flags: (stage: ImportedStage) => readonly string[] | undefined
   readonly message: string
   readonly hint: string
+  /** The file of upstream's tree that shows it, the trainer's own by default, and how: between two tags it may have been otherwise. */
+  readonly shown?: { readonly file?: string; readonly by: (source: string) => boolean }
+}
+
+/** What was asked for and what is within reach. */
+export interface ReleaseContext {
+  /** The version a person named, where one did. */
+  readonly asked?: string | undefined
+  readonly read: ReadText
 }
 
 const value = (stage: ImportedStage, flag: string) => stage.arguments.get(flag)
@@ -33,6 +43,7 @@ const rules: readonly ReleaseRule[] = [
     flags: (stage) => when(/^(?:pt|pth|ckpt|bin)$/.test(extension(value(stage, 'pretrained')) ?? ''), 'pretrained'),
     message: 'this trainer fails on a pickled file: it uses the checkpoint before it is assigned',
     hint: 'give a .safetensors file or a folder',
+    shown: { by: (source) => /torch\.load\(args\.pretrained[^\n]*\n\s*if 'model' in checkpoint/.test(source) },
   },
   {
     rule: 'init-format',
@@ -42,6 +53,7 @@ const rules: readonly ReleaseRule[] = [
     flags: (stage) => when(extension(value(stage, 'pretrained')) === 'safetensors', 'pretrained'),
     message: 'this trainer reads initial weights with torch.load, which cannot open .safetensors',
     hint: 'convert the weights, or use v1.1 or later',
+    shown: { by: (source) => /torch\.load\(args\.pretrained/.test(source) && !/load_file|safe_open/.test(source) },
   },
   {
     rule: 'data-position-lost',
@@ -143,6 +155,7 @@ const rules: readonly ReleaseRule[] = [
     flags: (stage) => when(value(stage, 'use_ema') === true, 'use_ema'),
     message: 'this trainer never updates its moving average and copies it over the model at every checkpoint',
     hint: 'leave --use_ema out at this release',
+    shown: { by: (source) => !/ema_model\.step\(|update_ema\(/.test(source) },
   },
   {
     rule: 'images-needed',
@@ -161,6 +174,7 @@ const rules: readonly ReleaseRule[] = [
     flags: (stage) => some(stage, 'video_data', 'video_data_path', 'data_path'),
     message: 'the data set of this release deletes videos it cannot read',
     hint: 'train on a copy',
+    shown: { file: 'opensora/dataset/t2v_datasets.py', by: (source) => /^[^#\n]*os\.remove\(/m.test(source) },
   },
   {
     rule: 'buckets-dropped',
@@ -384,26 +398,35 @@ const absentFiles: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Findings about what a release does with a stage's flags. */
-export function releaseFindings(stage: ImportedStage): Finding[] {
-  const { version, family } = stage.trainer
+export function releaseFindings(stage: ImportedStage, context: ReleaseContext): Finding[] {
+  const { version, family, path } = stage.trainer
+  const trainerSource = context.read(path)
   const known = rules
     .filter(({ versions, families }) => versions.test(version) && families.includes(family))
-    .flatMap(({ rule, severity, flags, message, hint }) => {
+    .flatMap(({ rule, severity, flags, message, hint, shown }) => {
       const found = flags(stage)
       const [first] = found ?? []
-      return found && first !== undefined ? [finding(stage, rule, severity, found, `${flagText(first)}: ${message}`, hint)] : []
+      if (!found || first === undefined || (shown && trainerSource !== undefined && !isShown(shown, trainerSource, context.read))) return []
+      return [finding(stage, rule, severity, found, `${flagText(first)}: ${message}`, hint)]
     })
-  return [...known, ...unread(stage), ...clipping(stage), ...absent(stage)]
+  return [...known, ...unread(stage, trainerSource), ...clipping(stage), ...absent(stage, context)]
+}
+
+/** Whether a tree within reach has what the release is known for. */
+function isShown({ file, by }: NonNullable<ReleaseRule['shown']>, trainerSource: string, read: ReadText): boolean {
+  const source = file === undefined ? trainerSource : read(file)
+  return source !== undefined && by(source)
 }
 
 function flagText(name: string): string {
   return name.includes('/') || name.includes('.') ? name : `--${name}`
 }
 
-/** Flags that are given and that nothing reads. */
-function unread(stage: ImportedStage): Finding[] {
+/** Flags that are given and that nothing reads; a trainer within reach may be of a commit that still does. */
+function unread(stage: ImportedStage, source: string | undefined): Finding[] {
+  const isRead = (name: string) => source?.includes(`args.${name}`) === true
   return [...stage.given.keys()]
-    .filter((name) => stage.trainer.flags[name]?.unread === true)
+    .filter((name) => stage.trainer.flags[name]?.unread === true && !isRead(name))
     .map((name) =>
       finding(
         stage,
@@ -434,7 +457,10 @@ function clipping(stage: ImportedStage): Finding[] {
   ]
 }
 
-function absent(stage: ImportedStage): Finding[] {
+/** A trainer known from a commit between two tags is in that commit's tree; only who names a tag gets a tree without it. */
+function absent(stage: ImportedStage, { asked, read }: ReleaseContext): Finding[] {
+  const tag = /^v?\d+\.\d+\.\d+$/.test(asked ?? '') ? asked : undefined
+  const own = stage.version.includes('+') && tag === undefined ? stage.trainer.path : undefined
   if (stage.findings.some(({ rule }) => rule === 'missing-file')) return []
   const files = absentFiles[stage.version.slice(0, 4)] ?? []
   if (files.length === 0) return []
@@ -443,14 +469,14 @@ function absent(stage: ImportedStage): Finding[] {
   )
   for (const text of stage.arguments.values()) if (typeof text === 'string') named.add(text)
   return files
-    .filter((file) => named.has(file))
+    .filter((file) => named.has(file) && file !== own && read(file) === undefined)
     .map((file) =>
       finding(
         stage,
         'missing-file',
         'error',
         [file],
-        `${file}: the tree of ${stage.version} does not have it`,
+        `${file}: the tree of ${tag ?? stage.version} does not have it`,
         'take it from another version, or write it',
       ),
     )

@@ -20,7 +20,9 @@ export function scriptFindings(shell: ShellScript, secrets: Secrets, file: strin
     paths,
     hint,
   })
-  const syntax = shell.errors.map((error) => finding('shell-syntax', 'error', error, `bash: ${error.message}`, 'correct the script'))
+  const syntax = shell.errors.map((error) =>
+    finding('shell-syntax', 'error', error, `bash: ${secrets.without(error.message)}`, 'correct the script'),
+  )
   const keys = secrets.found.map((secret) =>
     finding(
       'secret-in-script',
@@ -43,7 +45,18 @@ export function scriptFindings(shell: ShellScript, secrets: Secrets, file: strin
         command.words.flatMap(({ text }) => /^--?([A-Za-z][\w.-]*)/.exec(text)?.[1] ?? []),
       ),
     )
-  return [...syntax, ...keys, ...orphans]
+  const returns = shell.carriageReturn
+    ? [
+        finding(
+          'carriage-return',
+          'warn',
+          shell.carriageReturn,
+          'lines end as on Windows: bash takes the carriage return for a part of the last word, and a backslash before it joins no lines',
+          'sed -i "s/\\r$//" on the script; here it was read as if that were done',
+        ),
+      ]
+    : []
+  return [...syntax, ...keys, ...orphans, ...returns]
 }
 
 /** Launchers whose command ends in a backslash and a blank before it names a program. */

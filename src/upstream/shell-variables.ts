@@ -7,11 +7,18 @@ export interface Expanded {
   readonly expanded: boolean
 }
 
+export interface Assigned {
+  readonly name: string
+  readonly value: string
+  readonly place: Place
+}
+
 type Arithmetic = (expression: ArithmeticExpression | undefined, variable: (name: string) => string | undefined) => number | undefined
 
 /** Variables of a script while it is read, and the expansion of words with them. */
 export class ShellVariables {
   readonly set = new Map<string, { readonly value: string; readonly place: Place }>()
+  readonly assigned: Assigned[] = []
   /** Where words begin that would become longer than any program takes; they stand as they are written. */
   readonly tooLong: number[] = []
   private readonly lists = new Map<string, readonly string[]>()
@@ -24,9 +31,11 @@ export class ShellVariables {
 
   assign(name: string, value: string, place: Place): void {
     this.set.set(name, { value, place })
+    this.assigned.push({ name, value, place })
   }
 
-  assignList(name: string, values: readonly string[], append: boolean): void {
+  assignList(name: string, values: readonly string[], append: boolean, place: Place): void {
+    for (const value of values) this.assigned.push({ name, value, place })
     this.lists.set(name, [...(append ? (this.lists.get(name) ?? []) : []), ...values])
   }
 

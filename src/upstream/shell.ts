@@ -1,7 +1,7 @@
 import { type Assignment, type Command, parse, type Statement, type Word } from 'unbash'
 import { arithmeticValue } from './shell-arithmetic.ts'
 import { Lines, type Place } from './shell-lines.ts'
-import { type Expanded, ShellVariables } from './shell-variables.ts'
+import { type Assigned, type Expanded, ShellVariables } from './shell-variables.ts'
 
 /** A word of a command as bash would hand it to the program. */
 export interface ShellWord extends Place {
@@ -22,7 +22,13 @@ export interface ShellScript {
   readonly commands: readonly ShellCommand[]
   /** Variables at the end of the script that were exported or assigned, with the place they were set at. */
   readonly variables: ReadonlyMap<string, { readonly value: string; readonly place: Place }>
+  /** Every value that a variable or an element of a list was given, in the order they stand. */
+  readonly assigned: readonly Assigned[]
   readonly errors: readonly (Place & { readonly message: string })[]
+  /** Where the first line ends as on Windows, which bash takes for a part of its last word. */
+  readonly carriageReturn: Place | undefined
+  /** The script itself, with lines ended as bash wants them. */
+  readonly text: string
 }
 
 /**
@@ -31,12 +37,14 @@ export interface ShellScript {
  */
 export function readShell(source: string): ShellScript {
   const text = source.replaceAll('\r\n', '\n')
+  const returnAt = source.indexOf('\r\n')
+  const carriageReturn = returnAt === -1 ? undefined : new Lines(source).at(returnAt)
   const parsed = parse(text)
   const reader = new ShellReader(new Lines(text))
   reader.statements(parsed.commands)
   const long = reader.variables.tooLong.map((pos) => ({ message: 'its variables make this word longer than any program takes', pos }))
   const errors = [...(parsed.errors ?? []), ...long].map(({ message, pos }) => ({ message, ...reader.lines.at(pos) }))
-  return { commands: reader.commands, variables: reader.variables.set, errors }
+  return { commands: reader.commands, variables: reader.variables.set, assigned: reader.variables.assigned, errors, carriageReturn, text }
 }
 
 const declarations = new Set(['export', 'declare', 'local', 'readonly', 'typeset'])
@@ -102,7 +110,7 @@ class ShellReader {
   private assign({ name, value, append, pos }: Assignment): void {
     const words = value.type === 'ArrayValue' ? value.elements : [value]
     const texts = words.flatMap((word) => this.expand(word, value.type === 'Word')).map(({ text }) => text)
-    if (value.type === 'ArrayValue') this.variables.assignList(name, texts, append === true)
+    if (value.type === 'ArrayValue') this.variables.assignList(name, texts, append === true, this.lines.at(pos))
     else this.variables.assign(name, (append ? (this.variables.text(name) ?? '') : '') + texts.join(' '), this.lines.at(pos))
   }
 

@@ -1,8 +1,9 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { readSync } from 'node:fs'
 import { UserError } from '../domain/errors.ts'
 import { Findings, type WeightFinding } from './finding.ts'
 import { headerLength, prefixBytes, scanHeader } from './header-scan.ts'
 import { type PackageEntry, packageEntriesOf } from './package-reader.ts'
+import { readPlainFile } from './plain-file.ts'
 import { quickScan } from './quick-scan.ts'
 import type { Header, TensorInfo } from './tensor-info.ts'
 
@@ -42,30 +43,14 @@ export function inspectHeader(path: string): InspectedHeader {
 
 /** The file up to its data, in a buffer of its own. */
 function readHead(path: string, findings: Findings): { head: Uint8Array | undefined; fileBytes: number } {
-  const file = opened(path)
-  try {
-    const status = fstatSync(file)
-    if (!status.isFile()) throw new UserError('WEIGHTS_UNREADABLE', `${path}: expected a file`, { hint: 'name a .safetensors file' })
-    const length = headerLength(readStart(file, prefixBytes), status.size, findings)
-    if (length === undefined) return { head: undefined, fileBytes: status.size }
+  return readPlainFile(path, (file, fileBytes) => {
+    const length = headerLength(readStart(file, prefixBytes), fileBytes, findings)
+    if (length === undefined) return { head: undefined, fileBytes }
     const head = readStart(file, prefixBytes + length)
     const isWhole = head.length === prefixBytes + length
     if (!isWhole) findings.add('error', 'header-truncated', head.length, 'the file became shorter while it was read')
-    return { head: isWhole ? head : undefined, fileBytes: status.size }
-  } finally {
-    closeSync(file)
-  }
-}
-
-function opened(path: string): number {
-  try {
-    return openSync(path, 'r')
-  } catch (cause) {
-    throw new UserError('WEIGHTS_UNREADABLE', `${path}: cannot be opened (${(cause as NodeJS.ErrnoException).code})`, {
-      hint: 'check the path and its permissions',
-      cause,
-    })
-  }
+    return { head: isWhole ? head : undefined, fileBytes }
+  })
 }
 
 function readStart(file: number, length: number): Uint8Array {

@@ -33,6 +33,12 @@ export class JsonError extends Error {
 }
 
 const deepest = 32
+/*
+ * What is read is kept, and a header may take 100 MB: these bounds keep a hostile one from filling the memory. No shape has as many
+ * lengths; as many values are a quarter of a million tensors, and more of them in the reference writer's form go the quick way.
+ */
+const longestList = 1000
+const mostValues = 1 << 21
 const numberPattern = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
 // biome-ignore lint/suspicious/noControlCharactersInRegex: JSON forbids them inside strings
 const specialLetter = /[\u0000-\u001f\\]/
@@ -47,6 +53,7 @@ export function scanJson(text: string): { readonly node: JsonNode; readonly end:
 
 class Scanner {
   at = 0
+  #values = 0
   readonly #text: string
 
   constructor(text: string) {
@@ -55,12 +62,15 @@ class Scanner {
 
   value(depth: number): JsonNode {
     this.#space()
+    this.#values += 1
+    if (this.#values > mostValues) throw new JsonError(`more than ${mostValues} values`, this.at)
     if (depth > deepest) throw new JsonError(`nested deeper than ${deepest}`, this.at)
     const start = this.at
     const letter = this.#text[start]
     if (letter === '{') return { kind: 'object', start, members: this.#members(depth) }
     if (letter === '[') return { kind: 'array', start, items: this.#items(depth) }
     if (letter === '"') return { kind: 'string', start, value: this.#string() }
+    if (letter !== undefined && letter >= '-' && letter <= '9') return this.#number()
     return this.#word('true', 'boolean') ?? this.#word('false', 'boolean') ?? this.#word('null', 'null') ?? this.#number()
   }
 
@@ -83,8 +93,10 @@ class Scanner {
     const items: JsonNode[] = []
     this.at += 1
     if (this.#took(']')) return items
-    do items.push(this.value(depth + 1))
-    while (this.#took(','))
+    do {
+      if (items.length === longestList) throw new JsonError(`a list of more than ${longestList} values`, this.at)
+      items.push(this.value(depth + 1))
+    } while (this.#took(','))
     if (!this.#took(']')) throw this.#wrong('"," or "]"')
     return items
   }

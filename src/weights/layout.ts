@@ -30,7 +30,8 @@ const filesOf: Readonly<Record<WeightChoice, readonly string[]>> = {
 export function locateWeights(path: string, choice: WeightChoice = 'ema-or-raw'): WeightPlace {
   if (!isFolder(path)) return path.endsWith('.index.json') ? { kind: 'index', path, folder: join(path, '..') } : { kind: 'file', path }
   const entries = new Set(readdirSync(path))
-  if (entries.has('checkpoints')) return locateWeights(latestCheckpoint(join(path, 'checkpoints')), choice)
+  if (entries.has('checkpoints') && isFolder(join(path, 'checkpoints')))
+    return locateWeights(latestCheckpoint(join(path, 'checkpoints')), choice)
   const inside = checkpointPart(path, entries, choice)
   return inside ?? folderWeights(path, entries)
 }
@@ -54,7 +55,7 @@ function latestCheckpoint(folder: string): string {
 }
 
 function checkpointPart(path: string, entries: ReadonlySet<string>, choice: WeightChoice): WeightPlace | undefined {
-  const folder = foldersOf[choice].find((name) => entries.has(name))
+  const folder = foldersOf[choice].find((name) => entries.has(name) && isFolder(join(path, name)))
   if (folder !== undefined) return folderWeights(join(path, folder), new Set(readdirSync(join(path, folder))))
   const file = filesOf[choice].find((name) => entries.has(name))
   if (file !== undefined) return { kind: 'file', path: join(path, file) }

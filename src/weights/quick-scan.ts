@@ -13,9 +13,9 @@ import type { Header, TensorInfo } from './tensor-info.ts'
 
 const metadataStart = '{"__metadata__":'
 const whole = '(?:0|[1-9]\\d*)'
-/** An entry without any second spelling, and what follows it. */
+/** An entry without any second spelling, with as few dimensions as models have, and what follows it. */
 const entryPattern = new RegExp(
-  `"[A-Za-z][\\w.-]*":\\{"dtype":"\\w+","shape":\\[(?:${whole}(?:,${whole})*)?\\],"data_offsets":\\[${whole},${whole}\\]\\}[,}]`,
+  `"[A-Za-z][\\w.-]*":\\{"dtype":"\\w+","shape":\\[(?:${whole}(?:,${whole}){0,15})?\\],"data_offsets":\\[${whole},${whole}\\]\\}[,}]`,
   'y',
 )
 

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { UserError } from '../domain/errors.ts'
 import { Findings, quoted, type WeightFinding } from './finding.ts'
+import { maxHeaderBytes } from './header-scan.ts'
 import { JsonError, type JsonMember, type JsonNode, scanJson } from './json-scan.ts'
 import { pathHostility } from './names.ts'
+import { readPlainFile } from './plain-file.ts'
 
 /** What an `….safetensors.index.json` says: which file holds which tensor. */
 export interface ShardIndex {
@@ -26,6 +28,7 @@ export function readShardIndex(path: string): ShardIndex {
 export function inspectShardIndex(path: string): { readonly index: ShardIndex; readonly findings: readonly WeightFinding[] } {
   const findings = new Findings()
   const root = parsed(path, findings)
+  if (root?.kind === 'object') refuseTwice(root.members, findings)
   const fileOf = new Map<string, string>()
   const map = memberOf(root, 'weight_map')
   if (map?.kind === 'object') readEntries(map.members, fileOf, findings)
@@ -35,7 +38,8 @@ export function inspectShardIndex(path: string): { readonly index: ShardIndex; r
 }
 
 function parsed(path: string, findings: Findings): JsonNode | undefined {
-  const bytes = readBytes(path)
+  const bytes = readBytes(path, findings)
+  if (bytes === undefined) return undefined
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
     const { node, end } = scanJson(text)
@@ -49,15 +53,12 @@ function parsed(path: string, findings: Findings): JsonNode | undefined {
   return undefined
 }
 
-function readBytes(path: string): Uint8Array {
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    throw new UserError('WEIGHTS_UNREADABLE', `${path}: cannot be read (${(cause as NodeJS.ErrnoException).code})`, {
-      hint: 'check the path and its permissions',
-      cause,
-    })
-  }
+function readBytes(path: string, findings: Findings): Uint8Array | undefined {
+  return readPlainFile(path, (file, bytes) => {
+    if (bytes <= maxHeaderBytes) return readFileSync(file)
+    findings.add('error', 'index-json', 0, `expected an index of at most ${maxHeaderBytes} bytes, got ${bytes}`)
+    return undefined
+  })
 }
 
 function memberOf(node: JsonNode | undefined, key: string): JsonNode | undefined {
@@ -67,6 +68,14 @@ function memberOf(node: JsonNode | undefined, key: string): JsonNode | undefined
 function totalSizeOf(root: JsonNode | undefined): number | undefined {
   const size = memberOf(memberOf(root, 'metadata'), 'total_size')
   return size?.kind === 'number' ? Number(size.text) : undefined
+}
+
+function refuseTwice(members: readonly JsonMember[], findings: Findings): void {
+  const keys = new Set<string>()
+  for (const { key, keyStart } of members) {
+    if (keys.has(key)) findings.add('error', 'name-duplicate', keyStart, `the field ${quoted(key)} stands twice in the index`)
+    keys.add(key)
+  }
 }
 
 function readEntries(members: readonly JsonMember[], fileOf: Map<string, string>, findings: Findings): void {

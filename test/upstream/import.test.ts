@@ -94,6 +94,83 @@ test('a committed key is reported by its place and stands nowhere else', () => {
   expect(JSON.stringify([side.stage, [...side.origins], side.findings])).not.toContain(key)
 })
 
+test.each([
+  [
+    'a variable set again',
+    'export WANDB_API_KEY=@@\necho $WANDB_API_KEY\nexport WANDB_API_KEY=none',
+    '0123456789abcdef0123456789abcdef01234567',
+    1,
+  ],
+  ['a key with signs', 'export AWS_SECRET_ACCESS_KEY="@@"', 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY1', 1],
+  ['a short password', 'mysql --password @@\n', 'hunter2x', 1],
+  ['a comment', '\n# export HF_TOKEN=@@', 'hf_abcdefghijklmnopqrstuvwx', 2],
+  ['a proxy', '\nexport https_proxy=http://@@proxy.example:80', 'me:s3cret-word@', 2],
+  ['a header', 'curl -H "Authorization: Bearer @@" x', 'abcdefabcdefabcd.efg', 1],
+  ['JSON', `curl -d '{"api_key": "@@"}' x`, 'abcdef0123456789abcdef', 1],
+  ['JSON with escapes', 'curl -d "{\\"api_key\\": \\"@@\\"}" x', 'abcdef0123456789abcdef', 1],
+  ['a document', 'cat > ~/.netrc <<EOF\nmachine x\npassword: @@\nEOF', 'long-word-1', 3],
+  ['a list', 'LIST=(@@)\nA="@@"', 'glpat-0123456789abcdefghij', 1],
+  ['a loop', 'for k in @@; do wandb login $k; done', '0123456789abcdef0123456789abcdef01234567', 1],
+  ['a here-string', 'wandb login <<< KEY=@@', 'sk-0123456789abcdefghijklm', 1],
+])('a key in %s is found with its line, and neither stage nor findings repeat it', (_, form, key, line) => {
+  const side = only(command(`--output_dir /out/${key} --wrong ${key} stray-${key}`, form.replaceAll('@@', key)))
+  expect(side.findings).toContainEqual(expect.objectContaining({ rule: 'secret-in-script', where: expect.objectContaining({ line }) }))
+  expect(JSON.stringify([side.stage, [...side.origins], side.findings])).not.toContain(key)
+})
+
+test('a trainer that was read from a commit is not missing there, only at the tag that lacks it', () => {
+  const text =
+    'accelerate launch --config_file scripts/x.yaml opensora/train/train_inpaint.py --i2v_ratio 0.4 --default_text_ratio 0.5 --noise_offset 0.02'
+  const missing = (trainer: string) =>
+    importScript(text, { file: 'train.sh', trainer }).flatMap(({ findings }) =>
+      findings.filter(({ rule }) => rule === 'missing-file').map(({ message }) => message),
+    )
+  expect(missing('de7fc315')).toEqual([])
+  expect(missing('v1.2.0')).toEqual(['opensora/train/train_inpaint.py: the tree of v1.2.0 does not have it'])
+})
+
+test('what a release is known for is not said of a tree within reach that shows otherwise', () => {
+  const text =
+    'accelerate launch opensora/train/train_t2v.py --video_data a.txt --use_ema --use_image_num 4 --pretrained t2v.pt --snr_gamma 5 --extras 1'
+  const told = (files: Record<string, string> | undefined) =>
+    importScript(text, { file: 'train.sh', trainer: 'v1.1.0', ...(files ? { readFile: (path: string) => files[path] } : {}) }).flatMap(
+      ({ findings }) => findings.filter(({ severity }) => severity !== 'info').map(({ rule, paths }) => `${rule} ${paths[0]}`),
+    )
+  const rules = ['unknown-flag extras', 'ema-overwrites-model use_ema', 'data-deleted-on-error video_data', 'no-effect snr_gamma']
+  expect(told(undefined)).toEqual(expect.arrayContaining(rules))
+  const train = 'opensora/train/train_t2v.py'
+  const data = 'opensora/dataset/t2v_datasets.py'
+  expect(told({ [train]: 'parser.add_argument("--use_ema")', [data]: '  os.remove(path)' })).toEqual(expect.arrayContaining(rules))
+  const other = told({ [train]: 'parser.add_argument("--extras")\nema_model.step(p)\n', [data]: '# os.remove(path)' })
+  for (const rule of rules.slice(0, 3)) expect(other).not.toContain(rule)
+})
+
+test('a file that lies in the tree within reach is not missing, whatever the tag lacks', () => {
+  const config = 'scripts/accelerate_configs/multi_node_example_by_deepspeed.yaml'
+  const text = `accelerate launch --config_file ${config} opensora/train/train_t2v_diffusers.py --dataset t2v`
+  const missing = (files: Record<string, string>) =>
+    importScript(text, { file: 'train.sh', trainer: 'v1.2.0', readFile: (path) => files[path] }).flatMap(({ findings }) =>
+      findings.filter(({ rule }) => rule === 'missing-file'),
+    )
+  expect(missing({ [config]: 'num_machines: 1', 'opensora/train/train_t2v_diffusers.py': 'x' })).toEqual([])
+  expect(missing({ 'opensora/train/train_t2v_diffusers.py': 'x' })).toHaveLength(1)
+})
+
+test('what is no key is no secret', () => {
+  const before =
+    '# token: see the wiki\nexport TOKENIZERS_PARALLELISM=false\nexport CACHE_KEY=resolution\nPASSWORD=$1\nhttp_proxy=http://proxy.example:3128'
+  expect(only(command('--text_encoder_name_1 google/mt5-xxl', before)).findings.filter(({ rule }) => rule === 'secret-in-script')).toEqual(
+    [],
+  )
+})
+
+test('lines that end as on Windows are told once, with the first line, and read', () => {
+  const text = command('\\\n  --num_frames 29').replaceAll('\n', '\r\n')
+  const side = only(text)
+  expect(side.stage.shape.frames).toBe(29)
+  expect(side.findings.filter(({ rule }) => rule === 'carriage-return')).toMatchObject([{ severity: 'warn', where: { line: 1 } }])
+})
+
 test('the launcher’s files give machines, processes, ZeRO stage and clipping', () => {
   const files: Record<string, string> = {
     'scripts/config.yaml': 'num_machines: 2\nnum_processes: 16\ndeepspeed_config:\n  deepspeed_config_file: zero2.json\n',

@@ -96,6 +96,14 @@ describe('each rule of the format is found', () => {
     ['a cut object', padded(`{"a":${entry()}`), ['error header-json']],
     ['a lone surrogate', padded(`{"\\ud800":${entry()}}`), ['error header-json']],
     ['a hundred thousand brackets', padded(`{"a":${'['.repeat(100_000)}`), ['error header-json']],
+    ['a shape of more lengths than are kept', padded(`{"a":${entry('"F32"', `[${'1,'.repeat(5000)}1]`)}}`), ['error header-json']],
+    [
+      'more values than are kept',
+      padded(
+        `{"a":[${`[${'0,'.repeat(998)}0],`.repeat(999)}0],"b":[${`[${'0,'.repeat(998)}0],`.repeat(999)}0],"c":[${`[${'0,'.repeat(998)}0],`.repeat(999)}0]}`,
+      ),
+      ['error header-json'],
+    ],
     ['one name twice', padded(`{"a":${entry()},"a":${entry('"I32"')}}`), ['error name-duplicate', 'error data-overlap']],
     ['one name twice, once escaped', padded(`{"a":${entry()},"\\u0061":${entry('"U8"', '[0]', '[4,4]')}}`), ['error name-duplicate']],
     ['one field twice', padded(`{"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}`), ['error name-duplicate']],

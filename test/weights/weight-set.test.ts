@@ -1,4 +1,5 @@
-import { mkdirSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, symlinkSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { loadPlan } from '../../src/weights/load-plan.ts'
@@ -51,6 +52,30 @@ test('an index that its shards contradict is found', () => {
   expect(rulesOf(sharded({ a: first, b: second, c: '../x.safetensors' }, 12))).toEqual(['index-file-name'])
   expect(rulesOf(sharded({ a: first, b: second, c: '%2e%2e%2fx.safetensors' }, 12))).toEqual(['index-file-name'])
   expect(() => weightSet(sharded({ a: second, b: second }, 12))).toThrow('expected the tensor a in model-00002')
+})
+
+test('an index with a field twice, or too large to be one, is refused and not read', () => {
+  const folder = temporaryFolder()
+  const index = written(folder, 'model.safetensors.index.json', Buffer.from('{"weight_map":{},"weight_map":{}}'))
+  expect(rulesOf(folder)).toEqual(['name-duplicate'])
+  truncateSync(index, 10 * 2 ** 30)
+  expect(rulesOf(folder)).toEqual(['index-json'])
+  expect(() => weightSet(folder)).toThrow('expected an index of at most 100000000 bytes, got 10737418240')
+})
+
+test('pipes, loops, devices and files where folders belong are refused at once', () => {
+  const folder = temporaryFolder()
+  const pipe = join(folder, 'pipe.safetensors')
+  execFileSync('mkfifo', [pipe])
+  const loop = join(folder, 'loop.safetensors')
+  symlinkSync(loop, loop)
+  for (const path of [pipe, loop, '/dev/zero'])
+    expect(() => verifyWeights(path)).toThrow(expect.objectContaining({ code: 'WEIGHTS_UNREADABLE' }))
+  for (const name of ['checkpoints', 'model', 'model_ema']) {
+    const other = temporaryFolder()
+    written(other, name, Buffer.from('x'))
+    expect(() => verifyWeights(other)).toThrow(expect.objectContaining({ code: 'WEIGHTS_NONE' }))
+  }
 })
 
 test('a checkpoint gives its moving average unless raw weights are asked for', () => {
