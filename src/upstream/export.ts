@@ -28,7 +28,7 @@ const familyOfKind: Readonly<Record<Stage['kind'], readonly Trainer['family'][]>
 /** The launch command of a stage at a version of upstream. Raises UserErrors UPSTREAM_VERSION and UPSTREAM_KIND. */
 export function exportStage(stage: Stage, version: string): ExportedStage {
   const trainer = trainerFor(stage, version)
-  const fields = fieldsOf(trainer.family)
+  const fields = fieldsOf(trainer)
   const flags = new Map<string, FlagValue>()
   for (const [name, spec] of Object.entries(trainer.flags)) {
     const value = name in stage.upstream ? (stage.upstream[name] as FlagValue) : (fields.get(name)?.write(stage, spec) ?? spec.default)

@@ -1,6 +1,6 @@
 import type { Stage, StagePath } from '../domain/stage/schema.ts'
 import { modelOfName, textChannelsOfName, vaeOfName } from './model-names.ts'
-import type { Family, FlagSpec, FlagValue } from './trainer.ts'
+import type { FlagSpec, FlagValue, Trainer } from './trainer.ts'
 
 /** Values of fields by path; a number at the end of a path is a place in a list. */
 export type Settings = Readonly<Record<StagePath, unknown>>
@@ -299,8 +299,14 @@ const vaeFlags: ReadonlyMap<string, FlagField> = new Map(
 
 const noFields: ReadonlyMap<string, FlagField> = new Map()
 
+/** Trainers of inpainting that have both flags read the longer one alone. */
+const inpaintFlags: ReadonlyMap<string, FlagField> = new Map(
+  [...diffusionFlags].map(([name, field]) => [name === 'pretrained' ? 'pretrained_transformer_model_path' : name, field]),
+)
+
 /** The flags of a trainer that have a field. Megatron's stand in tables of their own; a VQ-VAE has none. */
-export function fieldsOf(family: Family): ReadonlyMap<string, FlagField> {
+export function fieldsOf({ family, flags }: Trainer): ReadonlyMap<string, FlagField> {
   if (family === 'vae') return vaeFlags
-  return family === 'videogpt' || family === 'megatron' ? noFields : diffusionFlags
+  if (family === 'videogpt' || family === 'megatron') return noFields
+  return 'pretrained_transformer_model_path' in flags ? inpaintFlags : diffusionFlags
 }

@@ -75,7 +75,7 @@ class StageImport {
     private readonly options: ImportOptions,
   ) {
     this.trainer = detected.trainer
-    this.fields = fieldsOf(this.trainer.family)
+    this.fields = fieldsOf(this.trainer)
   }
 
   result(name: string, common: readonly Finding[]): ImportedStage {

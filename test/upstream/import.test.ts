@@ -156,6 +156,16 @@ test('a file that lies in the tree within reach is not missing, whatever the tag
   expect(missing({ 'opensora/train/train_t2v_diffusers.py': 'x' })).toHaveLength(1)
 })
 
+test('the weights an inpainting trainer reads are the stage’s, by whichever flag that release reads', () => {
+  const weights = (flags: string, trainer: string) => {
+    const [side] = importScript(`accelerate launch opensora/train/train_inpaint.py ${flags}`, { file: 'train.sh', trainer })
+    return side?.stage.init.weights
+  }
+  expect(weights('--pretrained_transformer_model_path a/b.safetensors', 'v1.3.1')).toBe('a/b.safetensors')
+  expect(weights('--pretrained_transformer_model_path a --pretrained b', 'v1.3.1')).toBe('a')
+  expect(weights('--pretrained a/b.safetensors', '74a3a6f1')).toBe('a/b.safetensors')
+})
+
 test('what is no key is no secret', () => {
   const before =
     '# token: see the wiki\nexport TOKENIZERS_PARALLELISM=false\nexport CACHE_KEY=resolution\nPASSWORD=$1\nhttp_proxy=http://proxy.example:3128'
