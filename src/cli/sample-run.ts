@@ -1,4 +1,5 @@
 import { withSetOptions } from '../config/overlay.ts'
+import { UserError } from '../domain/errors.ts'
 import { bareSide } from '../domain/stage/origin.ts'
 import { parseAddress } from '../runs/address.ts'
 import { sendCommand } from '../runs/control.ts'
@@ -31,6 +32,7 @@ export async function runSample(args: SampleArguments, world: TrainingWorld): Pr
   const run = findRun(runsFolder, address.kind === 'run' ? address.run : args.run)
   const runs = await world.runsWorld({ runsFolder, pythonEnv: args.pythonEnv })
   if (args.now) {
+    refuseOwn(args)
     const { step } = await sendCommand(run, { name: 'sample', reason: null }, runs)
     if (args.json) writeJson(world.stdout, { formatVersion, run: run.id, beforeStep: step })
     else writeLines(world.stdout, [`${run.id}: sample before step ${step}`])
@@ -42,6 +44,17 @@ export async function runSample(args: SampleArguments, world: TrainingWorld): Pr
   const sampled = await sampleRun(run, stage, { prompts: prompt, guidanceScale: guidance, weights, from, task, steps, seed, at, out }, runs)
   if (args.json) writeJson(world.stdout, { formatVersion, run: run.id, ...sampled })
   else writeLines(world.stdout, [`${run.id}@${sampled.step} (${sampled.weights})`, ...sampled.samples.map(lineOf)])
+}
+
+/** A trainer has the samples of its stage and no others. */
+function refuseOwn(args: SampleArguments): void {
+  const own = (['prompt', 'from', 'task', 'steps', 'guidance', 'seed', 'set', 'out'] as const).find(
+    (name) => [args[name]].flat()[0] !== undefined,
+  )
+  if (own === undefined) return
+  throw new UserError('USAGE', `sample --now: expected the stage’s own samples, got --${own}`, {
+    hint: 'leave --now out to sample the newest checkpoint that way',
+  })
 }
 
 function lineOf({ path, prompt }: { readonly path: string; readonly prompt: string }): string {

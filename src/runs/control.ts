@@ -24,13 +24,14 @@ export type Acknowledgement = Extract<TrainerEvent, { event: 'command' }>
 
 /**
  * Tells a running trainer something and waits until it has taken effect. Goes over its socket, or as a file where that cannot be
- * reached. Raises UserErrors RUN_NOT_ACTIVE, NOT_LIVE and COMMAND_REFUSED.
+ * reached. Raises UserErrors RUN_NOT_ACTIVE, NOT_LIVE, SAMPLE_PROMPTS and COMMAND_REFUSED.
  */
 export async function sendCommand(run: Run, ask: Ask, world: RunsWorld): Promise<Acknowledgement> {
   const state = await settledState(run, world)
   const attempt = newestAttempt(state)
   if (!attempt || attempt.end) throw notActive(run, attempt)
   if (ask.name === 'set') checkLive(ask.path)
+  if (ask.name === 'sample') checkSamples(run)
   const command = { ...ask, id: `${world.now().getTime().toString(36)}-${world.random(6)}`, by: world.actor } as Command
   const client = attempt.socket === undefined ? undefined : await TrainerClient.connect(attempt.socket, run.id)
   const reader = trainerJournal(filesOf(run.folder).trainer)
@@ -68,6 +69,14 @@ export function checkLive(path: string): void {
         : `a new run (${field.impact})`
   throw new UserError('NOT_LIVE', `${path}: expected a setting that can change while a run trains, got one that needs ${needs}`, {
     hint: `stop the run, then stagewright branch RUN --set ${path}=…`,
+  })
+}
+
+/** A stage without prompts has nothing to sample; an autoencoder shows held-out clips. */
+function checkSamples({ id, stage }: Run): void {
+  if (stage.kind === 'vae' || stage.samples.prompts.length > 0) return
+  throw new UserError('SAMPLE_PROMPTS', `${id}: expected a stage with samples.prompts, got one without`, {
+    hint: `stagewright sample ${id} --prompt TEXT samples its newest checkpoint`,
   })
 }
 

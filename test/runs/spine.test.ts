@@ -62,6 +62,7 @@ describe('a run from its start to its end', () => {
       code: 'COMMAND_REFUSED',
     })
     await expect(sendCommand(run, { name: 'set', path: 'batch.perDevice', value: 2 }, world)).rejects.toMatchObject({ code: 'NOT_LIVE' })
+    await expect(sendCommand(run, { name: 'sample', reason: null }, world)).rejects.toMatchObject({ code: 'SAMPLE_PROMPTS' })
     await stopRun(run, { reason: 'enough' }, world)
     const state = await until(run, world, 'ended').then(() => readState(run))
     expect(state.changes).toMatchObject([{ step, path: 'learningRate', effective: 0.5, by: world.actor }])
