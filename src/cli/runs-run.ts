@@ -5,8 +5,8 @@ import { listRuns } from '../store/runs.ts'
 import { chainWord } from './chain-actions.ts'
 import { runsFolderOf } from './folders.ts'
 import { brief } from './progress.ts'
-import { stateWord } from './run-actions.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
+import { stateWord } from './show-run.ts'
 import { paintFor, writeJson } from './terminal.ts'
 
 export interface RunsArguments extends RunOptions {

@@ -99,6 +99,10 @@ test.concurrent('a closed terminal stops nothing; attach follows again and Ctrl-
   await attach.code()
   expect(attach.output).toContain(`it goes on. Come back with: stagewright attach ${latest().id}`)
   expect(endOf(readState(latest()))).toBeUndefined()
+  const set = command('set', 'latest', 'learningRate=1e-4', '--json')
+  expect(await set.code()).toBe(0)
+  const changes = [{ path: 'learningRate', effective: 1e-4, fromStep: expect.any(Number) }]
+  expect(JSON.parse(set.output)).toEqual({ formatVersion: 1, run: latest().id, command: 'set', changes })
   const stop = command('stop', 'latest', '--why', 'enough')
   expect([await stop.code(), stop.output]).toEqual([0, `${latest().id}: stops at the next step\n`])
   await followed(latest(), fakeWorld(folder))
