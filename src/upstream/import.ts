@@ -290,7 +290,8 @@ class StageImport {
   private knownHere(problem: ArgumentProblem): ArgumentProblem {
     if (problem.rule !== 'unknown-flag' || problem.severity === 'info') return problem
     const source = this.options.readFile?.(this.launch.program.text)
-    if (source === undefined || !new RegExp(`["']--${problem.flag}["']`).test(source)) return problem
+    const isThere = [`"--${problem.flag}"`, `'--${problem.flag}'`].some((text) => source?.includes(text))
+    if (!isThere) return problem
     const message = `--${problem.flag}: ${this.trainer.version} fits best and does not have it; the ${this.trainer.path} beside the script does`
     return { ...problem, severity: 'info', message, hint: 'what it means here is not known; it is kept' }
   }
