@@ -9,7 +9,7 @@ import type { RunsWorld } from '../runs/world.ts'
 import { queueFolder, readQueue } from '../store/queue.ts'
 import { runsFolderOf, upstreamCheckoutOf } from './folders.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
-import { paintFor, writeJson } from './terminal.ts'
+import { paintFor, writeJson, writeLines } from './terminal.ts'
 
 /** Arguments of the queue's commands; each fills those it has. */
 export interface QueueArguments extends RunOptions {
@@ -51,7 +51,13 @@ export async function queueAdd(args: QueueArguments, world: TrainingWorld): Prom
     }),
   )
   const ids = await addToQueue(additions, { priority: args.priority ?? 0, share: args.share }, runs)
-  for (const [place, id] of ids.entries()) world.stdout.write(`${id}  ${sides[place]?.stage.name}\n`)
+  const added = ids.map((id, place) => ({ id, stage: sides[place]?.stage.name ?? '' }))
+  if (args.json) writeJson(world.stdout, { formatVersion, added })
+  else
+    writeLines(
+      world.stdout,
+      added.map(({ id, stage }) => `${id}  ${stage}`),
+    )
   await adoptQueue(runs)
 }
 

@@ -34,6 +34,7 @@ export function queueCommand(world: TrainingWorld): CommandModule {
               data: { type: 'string', describe: 'clips of stages that name none' },
               set: { type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'path=value on top' },
               tiny: { type: 'boolean', default: false, describe: 'a small model and a few steps' },
+              json,
               ...additionOptions,
               ...runOptions,
             }),

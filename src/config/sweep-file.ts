@@ -1,15 +1,15 @@
 import { createHash } from 'node:crypto'
 import { nearestName } from '../domain/nearest.ts'
-import { stageFields, valueAt } from '../domain/stage/fields.ts'
+import { valueAt } from '../domain/stage/fields.ts'
 import { type Stage, stageSchema } from '../domain/stage/schema.ts'
-import { readConstraint, readExpression } from '../domain/sweep/expression.ts'
 import { type Axis, type SweepFile, sweepSchema } from '../domain/sweep/schema.ts'
-import { gridPoints, orderedAxes } from '../domain/sweep/space.ts'
+import { orderedAxes } from '../domain/sweep/space.ts'
 import { type Located, locatedOf, placeInside, plainValue } from './located.ts'
 import { errorOf, type Place, Problems } from './problems.ts'
 import { loadRecipe, type Recipe } from './recipe.ts'
 import type { ResolvedStage } from './resolver.ts'
 import { besideFile, type ReadFile, readConfigFile, readNamed } from './source.ts'
+import { checkSweep } from './sweep-checks.ts'
 import { addIssue, axesOf } from './sweep-space.ts'
 import { readYaml } from './yaml.ts'
 
@@ -56,14 +56,11 @@ function sweepOf(node: Located, file: string, options: SweepOptions): LoadedSwee
   })
   const stages = neededStages(recipe, sweep, placeInside(node, ['stage'])).map((side) => withClips(side, data))
   const axes = axesOf(sweep, node, problems)
-  checkDerived(sweep, axes, node, problems)
+  const swept = stages.at(-1)
+  if (!swept) throw new Error('a sweep without stages')
+  checkSweep({ sweep, axes, stage: swept.stage }, node, problems)
   problems.refuse()
-  const ordered = orderedAxes(axes)
-  if (sweep.sampler.name === 'grid') gridPoints(ordered)
-  refuseEndless(sweep, placeInside(node, ['budget']))
-  refuseNarrow(sweep, axes, placeInside(node, ['sampler']))
-  refuseUnordered(sweep, placeInside(node, ['parallel']))
-  return { file, sweep: { ...sweep, data: data ?? null }, axes: ordered, stages }
+  return { file, sweep: { ...sweep, data: data ?? null }, axes: orderedAxes(axes), stages }
 }
 
 function parsed(node: Located, problems: Problems): SweepFile | undefined {
@@ -96,60 +93,6 @@ function neededStages(recipe: Recipe, { stage: name }: SweepFile, place: Place):
 function withClips(side: ResolvedStage, data: string | undefined): ResolvedStage {
   if (data === undefined) return side
   return { ...side, stage: stageSchema.parse({ ...side.stage, data: { ...side.stage.data, source: data } }) }
-}
-
-/** Derived settings and constraints name settings, and no setting is both an axis and derived. */
-function checkDerived({ derived, constraints }: SweepFile, axes: readonly Axis[], node: Located, problems: Problems): void {
-  const axisPaths = new Set(axes.map(({ path }) => path))
-  const check = (text: string, keys: readonly PropertyKey[], read: (text: string) => { names: readonly string[] }) => {
-    const place = placeInside(node, keys)
-    for (const name of read(text).names.filter((name) => !expressionNames.has(name) && !stageFields().has(name))) {
-      const near = nearestName(name, stageFields().keys())
-      problems.add({
-        code: 'CONFIG_INVALID',
-        place,
-        path: keys.join('.'),
-        text: `expected settings, got ${name}`,
-        ...(near ? { hint: `did you mean \`${near}\`?` } : {}),
-      })
-    }
-  }
-  for (const [path, text] of Object.entries(derived)) {
-    check(text, ['derived', path], readExpression)
-    const wrong = !stageFields().has(path) ? 'no setting' : axisPaths.has(path) ? 'an axis' : undefined
-    if (wrong)
-      problems.add({
-        code: 'CONFIG_INVALID',
-        place: placeInside(node, ['derived', path]),
-        path: `derived.${path}`,
-        text: `expected a setting beside the axes, got ${wrong}`,
-      })
-  }
-  for (const [place, text] of constraints.entries()) check(text, ['constraints', place], readConstraint)
-}
-
-/** Names an expression may use beside settings. */
-const expressionNames: ReadonlySet<string> = new Set(['globalBatch', 'ranks'])
-
-/** CMA-ES adapts to how ranges vary together: with one of them Optuna draws at random, and says nothing of it. */
-function refuseNarrow({ sampler }: SweepFile, axes: readonly Axis[], place: Place): void {
-  const ranges = axes.filter(({ kind, when }) => kind !== 'choice' && Object.keys(when).length === 0).length
-  if (sampler.name !== 'cmaes' || ranges >= 2) return
-  const text = `expected two ranges or more without a condition for cmaes, got ${ranges}`
-  throw errorOf([{ code: 'CONFIG_INVALID', place, path: 'sampler', text, hint: 'use tpe or gp' }])
-}
-
-/** Optuna gives hyperband its brackets over all points, seen or not. */
-function refuseUnordered({ deterministic, parallel, pruner }: SweepFile, place: Place): void {
-  if (!deterministic || parallel === 1 || pruner.name !== 'hyperband') return
-  const text = `expected 1 for hyperband in a deterministic sweep, got ${parallel}`
-  throw errorOf([{ code: 'CONFIG_INVALID', place, path: 'parallel', text, hint: 'or use asha' }])
-}
-
-function refuseEndless({ sampler, budget }: SweepFile, place: Place): void {
-  if (sampler.name === 'grid' || budget.trials !== null || budget.steps !== null || budget.hours !== null) return
-  const text = 'expected trials, steps or hours, got a sweep without end'
-  throw errorOf([{ code: 'CONFIG_INVALID', place, path: 'budget', text, hint: 'for example budget: { trials: 24 }' }])
 }
 
 /** A hash over all that decides what a sweep's trials are: with another one its results do not belong together. */

@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import { sameValue } from '../domain/diff/equality.ts'
 import { nearestName } from '../domain/nearest.ts'
 import { fieldOf, stageFields } from '../domain/stage/fields.ts'
 import { stageSchema } from '../domain/stage/schema.ts'
@@ -59,6 +60,11 @@ function readSpace(
       continue
     }
     const place = placeInside(node, ['space', ...keys])
+    if (Array.isArray(value) && stageFields().has(path) && wrongValue(path, value) !== undefined) {
+      const text = `expected an axis, got ${shown(value)}`
+      problems.add({ code: 'CONFIG_INVALID', place, path: `space.${path}`, text, hint: `{ values: ${shown(value)} } for one of these` })
+      continue
+    }
     const axis = readAxis(path, isRecord ? value : { value }, place, problems)
     if (axis) axes.push(axis)
   }
@@ -96,6 +102,7 @@ function choice(path: string, values: readonly unknown[], when: Axis['when'], re
   for (const value of values) {
     const wrong = wrongValue(path, value)
     if (wrong !== undefined) return void refuse(wrong)
+    if (checked.some((other) => sameValue(other, value, 'text'))) return void refuse(`expected each value once, got ${shown(value)} again`)
     checked.push(value)
   }
   return { kind: 'choice', path, values: checked, when }
@@ -105,8 +112,8 @@ function range(path: string, input: AxisInput, when: Axis['when'], refuse: (text
   const { min, max, log, step = null, points = null } = input
   const types = typesOf(stageFields().get(path)?.schema ?? {})
   if (!types.has('number') && !types.has('integer')) return void refuse('expected values, got a range of a setting that is no number')
-  if (min === undefined || max === undefined || min >= max)
-    return void refuse(`expected min below max, got ${String(min)} and ${String(max)}`)
+  if (min === undefined || max === undefined) return void refuse(`expected min and max, got ${min === undefined ? 'max' : 'min'} alone`)
+  if (min >= max) return void refuse(`expected min below max, got ${String(min)} and ${String(max)}`)
   if (log && min <= 0) return void refuse(`expected a min above 0 for log, got ${min}`)
   if (log && step !== null) return void refuse('expected step or log, got both', 'use points in a grid')
   const kind = types.has('number') ? 'real' : 'integer'

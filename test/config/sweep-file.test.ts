@@ -17,6 +17,13 @@ function loaded(text: string) {
 }
 
 describe('a sweep file', () => {
+  test('may nest an expression deeply, and is refused where that has no end', () => {
+    const space = 'space: { batch.perDevice: { values: [2] } }\nbudget: { trials: 1 }\n'
+    const nested = (levels: number) => `${space}constraints: ["${'('.repeat(levels)}1${')'.repeat(levels)} == 1"]`
+    expect(loaded(nested(90)).sweep.constraints).toHaveLength(1)
+    expect(() => loaded(nested(20_000))).toThrow('expected at most 100 levels, got more')
+  })
+
   test('names settings nested or with dots, and takes only the stages it needs', () => {
     const { axes, stages } = loaded(
       'space: { optimizer: { beta2: { min: 0.9, max: 0.99 } }, batch.perDevice: { min: 1, max: 8 }, steps: [10, 20], learningRate: 1e-4 }\nbudget: { trials: 3 }'.replace(
@@ -57,6 +64,63 @@ describe('a sweep file', () => {
       'sampler: expected two ranges or more without a condition for cmaes, got 1',
       'use tpe or gp',
     ],
+    [
+      'space: { learningRate: { min: 0.001, max: 1, step: 1e-12 } }\nsampler: { name: grid }',
+      's.yaml:5:8 space: expected at most 100000 points of a grid, got more',
+      'use another sampler',
+    ],
+    ['space: { learningRate: { values: [1e-4, 0.0001] } }\nbudget: { trials: 2 }', 'expected each value once, got 0.0001 again', undefined],
+    [
+      'space: { learningRate: [1e-4, 1e-3] }\nbudget: { trials: 2 }',
+      'space.learningRate: expected an axis, got [0.0001,0.001]',
+      '{ values: [0.0001,0.001] } for one of these',
+    ],
+    ['space: { learningRate: { min: 1e-5 } }\nbudget: { trials: 2 }', 'expected min and max, got min alone', undefined],
+    [
+      'space: { optimizer.name: { values: [adamw] }, optimizer.beta2: { min: 0.9, max: 0.99, when: { optimizer.name: sgd } } }\nbudget: { trials: 2 }',
+      'space.optimizer.beta2: expected values of optimizer.name in when, got "sgd"',
+      undefined,
+    ],
+    [
+      'space: { learningRate: { min: 1e-5, max: 1, when: { ema.decay: 1 } } }\nbudget: { trials: 2 }',
+      's.yaml:5:8 space: expected other axes in when of learningRate, got ema.decay, which is no axis',
+      'name axes of this sweep',
+    ],
+    [
+      "space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 2 }\nconstraints: ['globalBatch = 64']",
+      's.yaml:7:15 constraints.0: globalBatch = 64: expected numbers, settings and + - * / % ( ), got =',
+      'for example batch.perDevice * batch.accumulate == 64',
+    ],
+    [
+      "space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 2 }\nconstraints: ['optimizer.name == 4']",
+      'expected settings that are numbers, got optimizer.name, which is "adamw"',
+      undefined,
+    ],
+    [
+      'space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 2 }\nseeds: [1, 1]',
+      'seeds: expected each seed once, got [1,1]',
+      undefined,
+    ],
+    [
+      'space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 2 }\nseeds: [1, 2, 3]',
+      'budget.trials: expected at least one point, which takes a trial for each of 3 seeds, got 2 trials',
+      undefined,
+    ],
+    [
+      'space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 2 }\npruner: { name: threshold }',
+      'pruner: expected upper or lower for threshold, got neither',
+      undefined,
+    ],
+    [
+      'space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 2 }\npruner: { name: asha, warmupSteps: 1000000 }',
+      'pruner.warmupSteps: expected less than the',
+      undefined,
+    ],
+    [
+      'space: { learningRate: { min: 1e-5, max: 1e-2 } }\nbudget: { trials: 2 }\nobjective: { step: 1000000 }',
+      'objective.step: expected a step of the stage, which has',
+      undefined,
+    ],
     ['space: {}\nbudget: { trials: 1 }', 'expected at least one axis, got none', undefined],
     [
       'space: { learningRate: { values: [1e-4] } }\nbudget: { trials: 1 }\nconstraints: ["batch.perDevise == 4"]',
@@ -73,7 +137,11 @@ describe('a sweep file', () => {
       'the unknown key `samplr`',
       'did you mean `sampler`?',
     ],
-    ['space: { learningRate: { min: 1e-4, max: 1e-3 } }\nsampler: { name: grid }', 'expected values, step or points for a grid', undefined],
+    [
+      'space: { learningRate: { min: 1e-4, max: 1e-3 } }\nsampler: { name: grid }',
+      'expected values, step or points of learningRate for a grid',
+      undefined,
+    ],
     [
       'space: { learningRate: { values: [1e-4] } }\nbudget: { trials: 1 }\ndeterministic: true\nparallel: 2\npruner: { name: hyperband }',
       's.yaml:8:11 parallel: expected 1 for hyperband in a deterministic sweep, got 2',

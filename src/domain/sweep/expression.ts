@@ -5,6 +5,10 @@ import { UserError } from '../errors.ts'
  * comparison. Nothing else: a sweep file is data and runs no code.
  */
 
+/** Parentheses and signs within each other. */
+const deepest = 100
+const longestShown = 80
+
 /** The value of a name; undefined where there is none. */
 export type Lookup = (name: string) => unknown
 
@@ -61,6 +65,7 @@ class Reader {
   readonly #text: string
   readonly #tokens: readonly string[]
   #at = 0
+  #depth = 0
 
   constructor(text: string) {
     this.#text = text
@@ -102,6 +107,16 @@ class Reader {
   }
 
   #factor(): Compute {
+    this.#depth += 1
+    if (this.#depth > deepest) throw refusal(this.#text, `at most ${deepest} levels`, 'more')
+    try {
+      return this.#nested()
+    } finally {
+      this.#depth -= 1
+    }
+  }
+
+  #nested(): Compute {
     if (this.#sign('-') !== undefined) {
       const inner = this.#factor()
       return (lookup) => -inner(lookup)
@@ -141,7 +156,8 @@ function numberOf(name: string, value: unknown, text: string): number {
 }
 
 function refusal(text: string, expected: string, got: string | undefined): UserError {
-  return new UserError('SWEEP_EXPRESSION', `${text}: expected ${expected}, got ${got ?? 'its end'}`, {
+  const shown = text.length > longestShown ? `${text.slice(0, longestShown)}…` : text
+  return new UserError('SWEEP_EXPRESSION', `${shown}: expected ${expected}, got ${got ?? 'its end'}`, {
     hint: 'for example batch.perDevice * batch.accumulate == 64',
   })
 }

@@ -26,7 +26,7 @@ export function orderedAxes(axes: readonly Axis[]): Axis[] {
 function unordered(path: string, needed: readonly string[], paths: ReadonlySet<string>): UserError {
   const missing = needed.find((name) => !paths.has(name))
   const got = missing === undefined ? 'a circle' : `${missing}, which is no axis`
-  return new UserError('SWEEP_SPACE', `space ${path}.when: expected other axes, got ${got}`, { hint: 'name axes of this sweep' })
+  return new UserError('SWEEP_SPACE', `expected other axes in when of ${path}, got ${got}`, { hint: 'name axes of this sweep' })
 }
 
 /** Whether an axis exists at a point. */
@@ -41,11 +41,12 @@ export function gridValues(axis: Axis): readonly unknown[] {
   if (points !== null) return spread(min, max, points, log, axis.kind === 'integer')
   const between = step ?? (axis.kind === 'integer' && !log ? 1 : null)
   if (between === null) {
-    throw new UserError('SWEEP_GRID', `space ${path}: expected values, step or points for a grid, got a range alone`, {
+    throw new UserError('SWEEP_GRID', `expected values, step or points of ${path} for a grid, got a range alone`, {
       hint: 'for example points: 4, or another sampler',
     })
   }
   const steps = Math.floor((max - min) / between + tolerance)
+  if (steps >= mostGridPoints) throw tooLarge()
   return Array.from({ length: steps + 1 }, (_, place) => tidy(min + place * between))
 }
 
@@ -60,16 +61,17 @@ function tidy(value: number): number {
   return Number(value.toPrecision(12))
 }
 
+function tooLarge(): UserError {
+  return new UserError('SWEEP_GRID', `expected at most ${mostGridPoints} points of a grid, got more`, { hint: 'use another sampler' })
+}
+
 /** Every point of a grid, the last axis changing fastest. Raises UserError SWEEP_GRID for one that is too large. */
 export function gridPoints(axes: readonly Axis[]): Values[] {
   let points: Values[] = [{}]
   for (const axis of axes) {
     const values = gridValues(axis)
     points = points.flatMap((point) => (isActive(axis.when, point) ? values.map((value) => ({ ...point, [axis.path]: value })) : [point]))
-    if (points.length > mostGridPoints)
-      throw new UserError('SWEEP_GRID', `space: expected at most ${mostGridPoints} points of a grid, got more`, {
-        hint: 'use another sampler',
-      })
+    if (points.length > mostGridPoints) throw tooLarge()
   }
   return points
 }
@@ -87,7 +89,8 @@ export function outsideReason(axes: readonly Axis[], values: Values): string | u
   return undefined
 }
 
-function isOn(axis: Axis, value: unknown): boolean {
+/** Whether a value is one of an axis. */
+export function isOn(axis: Axis, value: unknown): boolean {
   if (axis.kind === 'choice') return axis.values.some((choice) => sameValue(choice, value, 'text'))
   if (typeof value !== 'number' || value < axis.min || value > axis.max) return false
   if (axis.kind === 'integer' && !Number.isInteger(value)) return false

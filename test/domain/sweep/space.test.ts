@@ -24,7 +24,7 @@ describe('a grid', () => {
     expect(gridValues(range('a', 1e-4, 1e-1, { log: true, points: 4 }))).toEqual([1e-4, 1e-3, 1e-2, 1e-1])
     expect(gridValues({ ...range('a', 1, 4), kind: 'integer' })).toEqual([1, 2, 3, 4])
     expect(gridValues({ ...range('a', 1, 8, { log: true, points: 4 }), kind: 'integer' })).toEqual([1, 2, 4, 8])
-    expect(() => gridValues(range('a', 0, 1))).toThrow('expected values, step or points for a grid')
+    expect(() => gridValues(range('a', 0, 1))).toThrow('expected values, step or points of a for a grid')
   })
 
   test('has an axis only where its condition holds', () => {
