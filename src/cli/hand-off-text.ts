@@ -62,7 +62,14 @@ function sideOf({ id, stage }: Run): StageSide {
 
 function changesText(parent: Run, run: Run): string {
   const { changes } = diffStages(sideOf(parent), sideOf(run))
-  const settings = changes.filter(({ path }) => !/^(init|vae)\.weights$|^(output|notes|init\.use)$/.test(path))
+  const [before, after] = [parent.identity.inputs, run.identity.inputs]
+  // The same folder may be written in two ways.
+  const same = [
+    ...(before.data === after.data ? ['data.source'] : []),
+    ...(before.cache === after.cache ? ['data.cacheFolder'] : []),
+    ...['init.weights', 'vae.weights', 'init.use', 'output', 'notes'],
+  ]
+  const settings = changes.filter(({ path }) => !same.includes(path))
   const shown = settings.slice(0, namedChanges).map(({ path, before, after }) => `${path} ${valueText(before)} → ${valueText(after)}`)
   const more = settings.length > namedChanges ? [`${settings.length - namedChanges} more`] : []
   return settings.length === 0 ? 'no setting' : [...shown, ...more].join(', ')
