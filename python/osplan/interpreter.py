@@ -44,8 +44,10 @@ def _plan(
     from osplan.train.caches import cache_state
     from osplan.train.clips import data_report, split
     from osplan.train.plan import learning_rate_curve, memory, parameters
+    from osplan.train.supported import refuse_kind
 
     decoded = decode_stage(stage)
+    refuse_kind(decoded)
     answer: dict[str, Any] = {
         "parameters": parameters(decoded, weights),
         "learningRate": learning_rate_curve(decoded),

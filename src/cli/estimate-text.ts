@@ -1,6 +1,6 @@
 import type { StageSide } from '../domain/stage/origin.ts'
 import { type Estimate, estimateStage, type Probe, probeStage } from '../runs/estimate.ts'
-import { estimateInputs } from '../runs/plan.ts'
+import { estimateInputs, type Without } from '../runs/plan.ts'
 import type { RunsWorld } from '../runs/world.ts'
 import { bytesText } from './bytes-text.ts'
 import { brief, duration } from './progress.ts'
@@ -14,9 +14,14 @@ export interface Measured {
 }
 
 /** Estimates and probes a stage, as far as it is asked for. */
-export async function measuredPlan(side: StageSide, wanted: { fit: boolean; probe: boolean }, runs: RunsWorld): Promise<Measured> {
+export async function measuredPlan(
+  side: StageSide,
+  wanted: { fit: boolean; probe: boolean },
+  runs: RunsWorld,
+  without: Without,
+): Promise<Measured> {
   if (!wanted.probe && !wanted.fit) return {}
-  const inputs = estimateInputs(side, runs)
+  const inputs = estimateInputs(side, runs, without)
   return {
     ...(wanted.fit ? { estimate: await estimateStage(side.stage, inputs, runs) } : {}),
     ...(wanted.probe ? { probe: await probeStage(side.stage, inputs, runs) } : {}),
@@ -29,7 +34,7 @@ export function measuredRows({ estimate, probe }: Measured, stageSteps: number):
 }
 
 /** Seconds of a step over those estimated without a probe, least and most: what was seen of many stages, which docs/estimates.md lists. */
-const seenOverEstimated = { least: 0.6, most: 1.7 }
+const seenOverEstimated = { least: 0.9, most: 2 }
 
 /** What a probe measured, what it had been estimated at, and what follows for the whole stage. */
 function probeRows({ largest, device, threads, ranks, steps, seconds, memory }: Probe, stageSteps: number): Rows {

@@ -30,7 +30,9 @@ export interface PlanArguments extends RunOptions, EngineOptions {
 
 const formatVersion = 1
 
-/** Plans every stage an address names. Exit code 1 where starting weights do not fit. */
+const missingFiles = new Set(['weights-missing', 'data-missing'])
+
+/** Plans every stage an address names. Exit code 1 where starting weights do not fit, or files to start with are not there. */
 export async function runPlan(args: PlanArguments, world: TrainingWorld): Promise<void> {
   const runs = await world.runsWorld({
     runsFolder: runsFolderOf(args.runs, world),
@@ -42,17 +44,21 @@ export async function runPlan(args: PlanArguments, world: TrainingWorld): Promis
   const sides = (await resolveSides(args.recipe, context)).map((side) => withData(side, args.data))
   const plans: (StagePlan & Measured & { start?: Start })[] = []
   for (const [place, side] of sides.entries()) {
-    const planned = await planStage(side, runs, recipeParent(sides, place))
+    // A published stage names files of those who trained it; clips that were asked for have to be there.
+    const without = { weights: true, data: args.data === undefined }
+    const planned = await planStage(side, runs, recipeParent(sides, place), without)
     if (!args.json) printPlan(planned, world)
     const start = runs.chosenEngine ? await startOf(side.stage, runs) : undefined
-    const measured = await measuredPlan(side, args, runs)
+    const measured = await measuredPlan(side, args, runs, without)
     plans.push({ ...planned, ...measured, ...(start ? { start } : {}) })
     if (args.json) continue
     if (start) world.stdout.write(`  starts        ${start.text}\n`)
     printRows(measuredRows(measured, side.stage.steps), world)
   }
   if (args.json) writeJson(world.stdout, { formatVersion, plans: plans.map(planJson) })
-  if (plans.some(({ load, start }) => (load && load.refused.length > 0) || start?.isPossible === false)) world.setExitCode(1)
+  const isRefused = ({ load, start, findings }: (typeof plans)[number]) =>
+    (load && load.refused.length > 0) || start?.isPossible === false || findings.some(({ rule }) => missingFiles.has(rule))
+  if (plans.some(isRefused)) world.setExitCode(1)
 }
 
 export interface Start {

@@ -9,6 +9,9 @@ import { type Address, parseAddress } from './address.ts'
 
 type Use = Stage['init']['use']
 
+/** A name that is a file of weights, there or not, and never a run. */
+const weightsFile = /\.(?:safetensors|ckpt|pt|pth|bin)$/
+
 /** Weights found for an address: a folder or file, and the checkpoint they come from where they come from a run. */
 export interface FoundWeights {
   readonly path: string
@@ -61,7 +64,7 @@ export function findWeights(
   }
   const path = resolve(where.cwd, address)
   if (existsSync(path)) return { path, parent: null }
-  const parsed = runAddress(address)
+  const parsed = weightsFile.test(address) ? undefined : runAddress(address)
   if (!parsed) {
     throw new UserError('WEIGHTS_MISSING', `${address}: expected weights (a folder, a file or a run), got nothing at ${path}`, {
       hint: 'check the path, or write RUN or RUN@STEP',

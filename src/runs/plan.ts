@@ -1,10 +1,11 @@
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { globalBatch } from '../domain/diff/quantities.ts'
 import { UserError } from '../domain/errors.ts'
 import { stageFindings } from '../domain/findings/stage-findings.ts'
 import { latentShape } from '../domain/shapes.ts'
 import type { Finding, StageSide } from '../domain/stage/origin.ts'
-import type { Stage } from '../domain/stage/schema.ts'
+import type { Stage, StagePath } from '../domain/stage/schema.ts'
 import { type LoadPlan, loadPlan } from '../weights/load-plan.ts'
 import { weightSet } from '../weights/weight-set.ts'
 import { type CacheState, type DataInputs, dataInputs, recipeFileOf } from './data.ts'
@@ -66,32 +67,67 @@ export async function everTrainable(stage: Stage, world: RunsWorld): Promise<rea
   return (await ask('trainable', { stage }, world)) as readonly string[]
 }
 
+/** Files that a plan may do without, with a finding for each that is not there. */
+export interface Without {
+  readonly weights: boolean
+  readonly data: boolean
+}
+
 /** Plans one stage. What it says of parameters, learning rate, memory and data comes from Python and nowhere else. */
-export async function planStage(side: StageSide, world: RunsWorld, parent?: StageSide): Promise<StagePlan> {
-  const { stage } = side
-  const weights = weightsNow(stage, world)
+export async function planStage(side: StageSide, world: RunsWorld, parent?: StageSide, without?: Without): Promise<StagePlan> {
+  const missing: Finding[] = []
+  const weights = without?.weights ? weightsOrFinding(side.stage, world, missing) : weightsNow(side.stage, world)
+  const stage = without?.data ? withDataThereIs(side.stage, world, missing) : side.stage
   const source = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
-  const { vae, cache } = cacheInputs(side, world)
+  const { vae, cache } = cacheInputs({ ...side, stage }, world)
   const answers = (await ask('plan', { stage, source, weights: weights ?? null, vae, cache }, world)) as StageAnswers
   const latent = latentOf(stage)
   return {
     label: side.label,
-    stage,
+    stage: side.stage,
     globalBatch: globalBatch(stage),
     latent,
     tokensPerClip: latent && stage.kind !== 'vae' ? tokensOf(latent, stage) : undefined,
     answers,
     disk: diskPlan(stage, answers.parameters, world.runsFolder),
     load: weights === undefined || isPickle(weights) ? undefined : loadOf(stage, answers, weights),
-    findings: [...side.findings, ...stageFindings(side, parent)],
+    findings: [...missing, ...side.findings, ...stageFindings(side, parent)],
   }
 }
 
 /** The files of a stage that are there already, for an estimate or a probe. */
-export function estimateInputs(side: StageSide, world: RunsWorld): EstimateInputs {
-  const { stage } = side
+export function estimateInputs(side: StageSide, world: RunsWorld, without: Without): EstimateInputs {
+  const unsaid: Finding[] = []
+  const stage = without.data ? withDataThereIs(side.stage, world, unsaid) : side.stage
+  const weights = without.weights ? weightsOrFinding(stage, world, unsaid) : weightsNow(stage, world)
   const data = stage.data.source === null ? null : resolve(world.cwd, stage.data.source)
-  return { weights: weightsNow(stage, world) ?? null, data, ...cacheInputs(side, world, true) }
+  return { weights: weights ?? null, data, ...cacheInputs({ ...side, stage }, world, true) }
+}
+
+const notThere = new Set(['WEIGHTS_MISSING', 'RUN_UNKNOWN', 'CHECKPOINT_MISSING'])
+
+/** The starting weights; a finding where they are not there. */
+function weightsOrFinding(stage: Stage, world: RunsWorld, missing: Finding[]): string | undefined {
+  try {
+    return weightsNow(stage, world)
+  } catch (cause) {
+    if (!(cause instanceof UserError && notThere.has(cause.code))) throw cause
+    missing.push(missingFile('weights-missing', 'init.weights', cause.message, `${cause.hint}; init.weights=null starts from random ones`))
+    return undefined
+  }
+}
+
+/** The stage, without a source of data that is not there, which is a finding. */
+function withDataThereIs(stage: Stage, { cwd }: RunsWorld, missing: Finding[]): Stage {
+  const { source } = stage.data
+  if (source === null || existsSync(resolve(cwd, source))) return stage
+  const message = `${source}: expected a folder or a list file, got nothing there`
+  missing.push(missingFile('data-missing', 'data.source', message, '--data FOLDER names clips of yours'))
+  return { ...stage, data: { ...stage.data, source: null } }
+}
+
+function missingFile(rule: string, path: StagePath, message: string, hint: string): Finding {
+  return { rule, severity: 'error', message: `${path}: ${message}`, where: { path }, paths: [path], hint }
 }
 
 /** The autoencoder, where it is there already, and the folder of a stage's caches; Python says what is kept. */

@@ -50,6 +50,20 @@ test('a plan with a probe says what steps took here, what they held, and how lon
   expect(probe.memory.checkpoint).toBeGreaterThan(probe.memory.parts.weights)
 })
 
+test('files a published stage names and nobody has are told in its plan, which is made without them', () => {
+  const { code, out, err } = run('plan', 'r.yaml#t2v', '--set', 'init.weights=nowhere.pt', '--set', 'data.source=gone', '--json')
+  expect({ code, err }).toEqual({ code: 1, err: '' })
+  const { findings, memory } = JSON.parse(out).plans[0]
+  expect(memory.total).toBeGreaterThan(0)
+  expect(findings.slice(0, 2)).toMatchObject([
+    { rule: 'weights-missing', severity: 'error', message: expect.stringContaining('init.weights: nowhere.pt: expected weights') },
+    { rule: 'data-missing', severity: 'error', message: 'data.source: gone: expected a folder or a list file, got nothing there' },
+  ])
+  const untrainable = run('plan', 'v1.0.0/class-train_imgae')
+  expect(untrainable.code).toBe(2)
+  expect(untrainable.err).toContain('KIND_UNTRAINABLE')
+})
+
 test('a trained run is sampled again from its checkpoint', () => {
   const trained = run('train', 'r.yaml#t2v')
   expect({ code: trained.code, err: trained.err }).toEqual({ code: 0, err: '' })

@@ -31,10 +31,10 @@ test('an estimate says whether it fits and what would need less, the dearest las
     ],
   }
   expect(measuredRows({ estimate }, 10)).toEqual([
-    ['estimate', '420 MiB for 2 × 5×32×48 px, does not fit into the 350 MiB there are; 0.3 to 0.85 s a step (--probe measures it)'],
+    ['estimate', '420 MiB for 2 × 5×32×48 px, does not fit into the 350 MiB there are; 0.45 to 1 s a step (--probe measures it)'],
     ['', 'weights 60 MiB, activations 40 MiB, a checkpoint being written 20 MiB'],
-    ['from step 1', '350 MiB, 0.15 to 0.425 s a step (--probe measures it)'],
-    ['at a plateau', '400 MiB, 0.3 to 0.85 s a step (--probe measures it)'],
+    ['from step 1', '350 MiB, 0.225 to 0.5 s a step (--probe measures it)'],
+    ['at a plateau', '400 MiB, 0.45 to 1 s a step (--probe measures it)'],
     ['to need less', 'memory.checkpointing="all": 380 MiB, about +30 % work'],
     ['', 'lora.rank=16: 370 MiB, about as much work; learns something else'],
   ])

@@ -82,6 +82,7 @@ describe('the weights of an address', () => {
 
   test('are refused where nothing answers to the address', () => {
     expect(() => findWeights('no/such/folder', 'ema', where())).toThrow(expect.objectContaining({ code: 'WEIGHTS_MISSING' }))
+    expect(() => findWeights('t2v.pt', 'ema', where())).toThrow(expect.objectContaining({ code: 'WEIGHTS_MISSING' }))
     expect(() => findWeights('latest@999', 'ema', where())).toThrow(expect.objectContaining({ code: 'CHECKPOINT_MISSING' }))
     expect(() => findWeights('unknown-run', 'ema', where())).toThrow(expect.objectContaining({ code: 'RUN_UNKNOWN' }))
   })

@@ -15,7 +15,7 @@ VIDEO_AUTOENCODERS = ("WFVAEModel", "CausalVAEModel")
 
 def refuse_unsupported(stage: Stage) -> None:
     """Raises UserError KIND_UNTRAINABLE for a kind or class this trainer has not, SETTING_UNSUPPORTED for settings it ignores."""
-    _refuse_kind(stage)
+    refuse_kind(stage)
     found = [f"{path} {value}: {reason}" for path, value, is_meant, reason in _rows(stage) if is_meant]
     if found:
         raise UserError(
@@ -25,7 +25,8 @@ def refuse_unsupported(stage: Stage) -> None:
         )
 
 
-def _refuse_kind(stage: Stage) -> None:
+def refuse_kind(stage: Stage) -> None:
+    """Raises UserError KIND_UNTRAINABLE for a kind, an autoencoder or a transformer this trainer has not."""
     kind, vae, model = stage.kind, stage.vae.class_, stage.model.class_
     if kind not in TRAINABLE_KINDS:
         raise _untrainable("kind", TRAINABLE_KINDS, kind)

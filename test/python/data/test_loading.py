@@ -246,3 +246,11 @@ def test_threads_that_read_clips_spread_no_tensor_operation_over_cores(clips, st
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(cores)
+
+
+def test_a_thread_that_waits_for_others_gives_its_core_away_soon():
+    program = "from osplan.__main__ import main; main(['check']); import torch"
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "verbose"}
+    environment.pop("GOMP_SPINCOUNT", None)
+    shown = subprocess.run([sys.executable, "-c", program], input='{"stages": []}', capture_output=True, text=True, env=environment)
+    assert "GOMP_SPINCOUNT = '5000'" in shown.stderr
