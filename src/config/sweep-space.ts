@@ -1,5 +1,4 @@
 import type { z } from 'zod'
-import { sameValue } from '../domain/diff/equality.ts'
 import { nearestName } from '../domain/nearest.ts'
 import { fieldOf, stageFields } from '../domain/stage/fields.ts'
 import { stageSchema } from '../domain/stage/schema.ts'
@@ -102,7 +101,6 @@ function choice(path: string, values: readonly unknown[], when: Axis['when'], re
   for (const value of values) {
     const wrong = wrongValue(path, value)
     if (wrong !== undefined) return void refuse(wrong)
-    if (checked.some((other) => sameValue(other, value, 'text'))) return void refuse(`expected each value once, got ${shown(value)} again`)
     checked.push(value)
   }
   return { kind: 'choice', path, values: checked, when }

@@ -69,7 +69,6 @@ describe('a sweep file', () => {
       's.yaml:5:8 space: expected at most 100000 points of a grid, got more',
       'use another sampler',
     ],
-    ['space: { learningRate: { values: [1e-4, 0.0001] } }\nbudget: { trials: 2 }', 'expected each value once, got 0.0001 again', undefined],
     [
       'space: { learningRate: [1e-4, 1e-3] }\nbudget: { trials: 2 }',
       'space.learningRate: expected an axis, got [0.0001,0.001]',
