@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 from bench.group import Bench, Measured
@@ -17,7 +17,7 @@ CLIPS = 24
 STARTING = 4
 """Steps that are not counted: the first ones ask the system for memory that later ones find."""
 SHORT = (
-    "steps=24", "data.heldOutClips=0", "heldOut.everySteps=1000", "samples.everySteps=1000", "checkpoint.everySteps=6", "logEvery=1",
+    "steps=24", "data.heldOutClips=0", "heldOut.everySteps=1000", "samples.everySteps=1000", "checkpoint.everySteps=12", "logEvery=1",
     "memory.device=cpu",
 )  # fmt: skip
 RANDOM_VAE = (
@@ -69,12 +69,12 @@ def _said_and_seen(runs: Path, clips: Path, stage: str, settings: Sequence[str])
 
 
 def pairs_of(probe: dict[str, Any], steps: Sequence[dict[str, Any]]) -> dict[str, Pair]:
-    """Seconds of a step and MiB, of a probe's answer and the steps of a journal."""
+    """Seconds of the median step and MiB, of a probe's answer and the steps of a journal. A checkpoint's time is not foretold."""
     memory = probe["memory"]
     said = memory["process"] + memory["measured"] + memory["checkpoint"]
     seen = max(step["memoryBytes"] for step in steps)
     return {
-        "time": Pair(probe["seconds"]["perStep"], fmean(step["secondsPerStep"] for step in steps[STARTING:])),
+        "time": Pair(probe["seconds"]["perStep"], median(step["secondsPerStep"] for step in steps[STARTING:])),
         "memory": Pair(said / 2**20, seen / 2**20),
     }
 
