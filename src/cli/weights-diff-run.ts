@@ -5,7 +5,7 @@ import { diffWeights } from '../weights/weight-diff.ts'
 import { weightSet } from '../weights/weight-set.ts'
 import { runsFolderOf } from './folders.ts'
 import type { RunOptions, TrainingWorld } from './run-world.ts'
-import { writeJson, writeLines } from './terminal.ts'
+import { printable, writeJson, writeLines } from './terminal.ts'
 import type { Use } from './weights-run.ts'
 
 export interface WeightDiffArguments extends RunOptions {
@@ -41,7 +41,11 @@ function joinedLines({ run, frozenChanged, trainableSame }: TrainedAsSaid, full:
   const list = (title: string, names: readonly string[]) => {
     const shown = full ? names : names.slice(0, 8)
     const more = names.length - shown.length
-    return [`  ${title}: ${names.length}`, ...shown.map((name) => `    ${name}`), ...(more > 0 ? [`    and ${more} more (--full)`] : [])]
+    return [
+      `  ${title}: ${names.length}`,
+      ...shown.map((name) => `    ${printable(name)}`),
+      ...(more > 0 ? [`    and ${more} more (--full)`] : []),
+    ]
   }
   return [
     '',

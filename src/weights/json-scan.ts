@@ -3,6 +3,8 @@
  * Source: RFC 8259. Lone surrogates are refused, as the reference reader of safetensors refuses them.
  */
 
+import { quoted } from './finding.ts'
+
 interface Placed {
   /** Index of the first letter in the text. */
   readonly start: number
@@ -160,7 +162,7 @@ class Scanner {
   }
 
   #wrong(expected: string): JsonError {
-    const got = this.at >= this.#text.length ? 'the end' : JSON.stringify(String.fromCodePoint(this.#text.codePointAt(this.at) ?? 0))
+    const got = this.at >= this.#text.length ? 'the end' : quoted(String.fromCodePoint(this.#text.codePointAt(this.at) ?? 0))
     return new JsonError(`expected ${expected}, got ${got}`, this.at)
   }
 }

@@ -29,7 +29,7 @@ const filesOf: Readonly<Record<WeightChoice, readonly string[]>> = {
 /** The file or the index that a path means. Throws UserError WEIGHTS_UNREADABLE, WEIGHTS_NONE or WEIGHTS_AMBIGUOUS. */
 export function locateWeights(path: string, choice: WeightChoice = 'ema-or-raw'): WeightPlace {
   if (!isFolder(path)) return path.endsWith('.index.json') ? { kind: 'index', path, folder: join(path, '..') } : { kind: 'file', path }
-  const entries = new Set(readdirSync(path))
+  const entries = new Set(namesIn(path))
   if (entries.has('checkpoints') && isFolder(join(path, 'checkpoints')))
     return locateWeights(latestCheckpoint(join(path, 'checkpoints')), choice)
   const inside = checkpointPart(path, entries, choice)
@@ -40,15 +40,27 @@ function isFolder(path: string): boolean {
   try {
     return statSync(path).isDirectory()
   } catch (cause) {
-    throw new UserError('WEIGHTS_UNREADABLE', `${path}: cannot be read (${(cause as NodeJS.ErrnoException).code})`, {
-      hint: 'name a .safetensors file, an index, or a folder that holds one',
-      cause,
-    })
+    throw unreadable(path, cause)
   }
 }
 
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch (cause) {
+    throw unreadable(folder, cause)
+  }
+}
+
+function unreadable(path: string, cause: unknown): UserError {
+  return new UserError('WEIGHTS_UNREADABLE', `${path}: cannot be read (${(cause as NodeJS.ErrnoException).code})`, {
+    hint: 'name a .safetensors file, an index, or a folder that holds one',
+    cause,
+  })
+}
+
 function latestCheckpoint(folder: string): string {
-  const steps = readdirSync(folder).filter((name) => /^step-\d+$/.test(name))
+  const steps = namesIn(folder).filter((name) => /^step-\d+$/.test(name))
   const last = steps.sort((a, b) => Number(a.slice(5)) - Number(b.slice(5))).at(-1)
   if (last !== undefined) return join(folder, last)
   throw new UserError('WEIGHTS_NONE', `${folder}: expected a checkpoint, got none`, { hint: 'the run has not written one yet' })
@@ -56,7 +68,7 @@ function latestCheckpoint(folder: string): string {
 
 function checkpointPart(path: string, entries: ReadonlySet<string>, choice: WeightChoice): WeightPlace | undefined {
   const folder = foldersOf[choice].find((name) => entries.has(name) && isFolder(join(path, name)))
-  if (folder !== undefined) return folderWeights(join(path, folder), new Set(readdirSync(join(path, folder))))
+  if (folder !== undefined) return folderWeights(join(path, folder), new Set(namesIn(join(path, folder))))
   const file = filesOf[choice].find((name) => entries.has(name))
   if (file !== undefined) return { kind: 'file', path: join(path, file) }
   if (choice === 'ema' && (entries.has('model') || entries.has('weights.safetensors'))) {

@@ -1,5 +1,8 @@
 import { parametersOf, type WeightSet } from './weight-set.ts'
 
+/** Levels that are told apart: names come from files and may have any number of dots. */
+export const deepestModule = 64
+
 /** A module with everything below it, or a tensor where it has no children. */
 export interface TreeNode {
   /** Last part of the name. */
@@ -26,14 +29,15 @@ interface Growing {
   readonly children: Map<string, Growing>
 }
 
-/** Tensors as a tree by the dots in their names, `depth` levels deep, with totals in every module. Shapes stand at the leaves. */
-export function moduleTree(set: Pick<WeightSet, 'tensors'>, depth = Number.POSITIVE_INFINITY): TreeNode {
+/** Tensors as a tree by the dots in their names, `depth` levels deep and at most 64, with totals in every module. Shapes stand at the leaves. */
+export function moduleTree(set: Pick<WeightSet, 'tensors'>, depth = deepestModule): TreeNode {
   const root = grown('', '')
-  const known = new Map<string, Growing>()
+  const levels = Math.min(depth, deepestModule)
+  let last = root
   for (const [name, { dtype, shape, begin, end }] of set.tensors) {
-    const place = prefixOf(name, depth)
-    const node = known.get(place) ?? grownIn(root, place)
-    known.set(place, node)
+    const place = prefixOf(name, levels)
+    const node = place === last.name && last !== root ? last : grownIn(root, place)
+    last = node
     if (place === name) node.shape = shape
     node.tensors += 1
     node.parameters += parametersOf(shape)

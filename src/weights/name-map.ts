@@ -1,4 +1,5 @@
 import { UserError } from '../domain/errors.ts'
+import { quoted } from './finding.ts'
 
 /** Renames in order; the first that fits is used. */
 export type NameMap = readonly Renaming[]
@@ -43,7 +44,7 @@ export function mappedNames<Value>(values: ReadonlyMap<string, Value>, map: Name
   for (const [name, value] of values) {
     const renamed = map.map(({ apply }) => apply(name)).find((found) => found !== undefined) ?? name
     if (mapped.has(renamed))
-      throw new UserError('MAP_COLLISION', `--map: two tensors would be called ${renamed}`, { hint: 'make the map more specific' })
+      throw new UserError('MAP_COLLISION', `--map: two tensors would be called ${quoted(renamed)}`, { hint: 'make the map more specific' })
     mapped.set(renamed, value)
   }
   return mapped

@@ -1,7 +1,7 @@
 /*
  * The fast way through a header without any fault, as the reference writer makes it: the text is held against one pattern, entry by
- * entry, and the npm package `safetensors` reads it. As many entries of the pattern as the package has names means that no name stands
- * twice. Everything else takes the slow scan.
+ * entry, and only then the npm package `safetensors` reads it, so that it never sees a text that would fill the memory. As many entries
+ * of the pattern as the package has names means that no name stands twice. Everything else takes the slow scan.
  */
 
 import { alignmentOf, bitsPerValue } from './dtype.ts'
@@ -26,9 +26,11 @@ export function quickScan(file: string, head: Uint8Array, fileBytes: number): He
   const metadata = text.startsWith(metadataStart) ? metadataOf(text) : { values: new Map<string, string>(), end: 1 }
   if (metadata === undefined) return undefined
   if (dangerousText.test(text)) return undefined
+  const count = entriesIn(text, metadata.end)
+  if (count === undefined) return undefined
   const entries = entriesOf(head, metadata.end)
-  if (entries === undefined || entries.size === 0) return undefined
-  const tensors = checked(entries, { file, text, at: metadata.end, dataStart: head.length, fileBytes })
+  if (entries.size !== count) return undefined
+  const tensors = checked(entries, { file, dataStart: head.length, fileBytes })
   return tensors && { tensors, metadata: metadata.values, dataBytes: fileBytes - head.length }
 }
 
@@ -46,39 +48,44 @@ function metadataOf(text: string): { values: Map<string, string>; end: number } 
   }
 }
 
-/** The package's entries, the first bytes of the header's text blanked up to `end`; undefined where it cannot read the rest. */
-function entriesOf(head: Uint8Array, end: number): ReadonlyMap<string, PackageEntry> | undefined {
+/** How many entries stand from `at` to the end of the text, where each is one of the pattern; undefined where anything else does. */
+function entriesIn(text: string, at: number): number | undefined {
+  let count = 0
+  let end = at
+  entryPattern.lastIndex = at
+  while (entryPattern.test(text)) {
+    count += 1
+    end = entryPattern.lastIndex
+    if (text[end - 1] === '}') break
+  }
+  return count > 0 && text[end - 1] === '}' && /^ *$/.test(text.slice(end)) ? count : undefined
+}
+
+/** The package's entries, the first bytes of the header's text blanked up to `end`. */
+function entriesOf(head: Uint8Array, end: number): ReadonlyMap<string, PackageEntry> {
   const bare = head.slice()
   bare.fill(0x20, prefixBytes + 1, prefixBytes + end)
-  try {
-    return packageEntries(bare)
-  } catch {
-    return undefined
-  }
+  return packageEntries(bare)
 }
 
 interface Place {
   readonly file: string
-  readonly text: string
-  /** Index in the text of the first entry. */
-  readonly at: number
   readonly dataStart: number
   readonly fileBytes: number
 }
 
-/** The entries as tensors, where they are all that the text says, in the order of their data and without a hole. */
-function checked(entries: ReadonlyMap<string, PackageEntry>, { file, text, at, dataStart, fileBytes }: Place) {
+/** The entries as tensors, where they stand in the order of their data and without a hole. */
+function checked(entries: ReadonlyMap<string, PackageEntry>, { file, dataStart, fileBytes }: Place) {
   const tensors = new Map<string, TensorInfo>()
   let begin = dataStart
-  entryPattern.lastIndex = at
   for (const [name, { dtype, shape, data_offsets: offsets }] of entries) {
-    if (!entryPattern.test(text) || name.length > longestName) return undefined
+    if (name.length > longestName) return undefined
     const end = begin + bytesOf(dtype, shape)
     if (offsets[0] !== begin || offsets[1] !== end || (begin - dataStart) % alignmentOf(dtype) !== 0) return undefined
     tensors.set(name, { file, dtype, shape, begin, end })
     begin = end
   }
-  return begin === fileBytes && /^ *$/.test(text.slice(entryPattern.lastIndex)) ? tensors : undefined
+  return begin === fileBytes ? tensors : undefined
 }
 
 /** Bytes of a tensor; not a number where the dtype is unknown, or where it has none or no whole number of them. */

@@ -34,7 +34,7 @@ export function inspectShardIndex(path: string): { readonly index: ShardIndex; r
   if (map?.kind === 'object') readEntries(map.members, fileOf, findings)
   else if (root !== undefined)
     findings.add('error', 'index-json', root.start, 'expected an object with a weight_map of tensor names to file names')
-  return { index: { fileOf, totalSize: totalSizeOf(root) }, findings: findings.list }
+  return { index: { fileOf, totalSize: totalSizeOf(root, findings) }, findings: findings.list }
 }
 
 function parsed(path: string, findings: Findings): JsonNode | undefined {
@@ -65,9 +65,13 @@ function memberOf(node: JsonNode | undefined, key: string): JsonNode | undefined
   return node?.kind === 'object' ? node.members.findLast((member) => member.key === key)?.value : undefined
 }
 
-function totalSizeOf(root: JsonNode | undefined): number | undefined {
+function totalSizeOf(root: JsonNode | undefined, findings: Findings): number | undefined {
   const size = memberOf(memberOf(root, 'metadata'), 'total_size')
-  return size?.kind === 'number' ? Number(size.text) : undefined
+  if (size === undefined) return undefined
+  const bytes = size.kind === 'number' ? Number(size.text) : Number.NaN
+  if (Number.isSafeInteger(bytes) && bytes >= 0) return bytes
+  findings.add('error', 'index-total-size', size.start, 'metadata.total_size: expected a whole number of bytes')
+  return undefined
 }
 
 function refuseTwice(members: readonly JsonMember[], findings: Findings): void {

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { Findings, quoted, type WeightFinding } from './finding.ts'
 import { type InspectedHeader, inspectHeader } from './header.ts'
@@ -24,9 +24,10 @@ function verifySharded(indexPath: string, folder: string): VerifiedFile[] {
   const { index, findings: ofIndex } = inspectShardIndex(indexPath)
   const findings = new Findings()
   const files = [...new Set(index.fileOf.values())].sort()
-  const present = files.filter((file) => existsSync(join(folder, file)))
+  const present = files.filter((file) => existsSync(join(folder, file)) && statSync(join(folder, file)).isFile())
   const shards = new Map(present.map((file) => [file, inspectHeader(join(folder, file))]))
-  for (const file of files) if (!shards.has(file)) findings.add('error', 'index-shard-missing', 0, `the shard ${quoted(file)} is missing`)
+  for (const file of files)
+    if (!shards.has(file)) findings.add('error', 'index-shard-missing', 0, `the shard ${quoted(file)} is missing, or no file`)
   checkUnlistedShards(indexPath, folder, files, findings)
   checkEntries(index.fileOf, shards, findings)
   checkTotalSize(index.totalSize, files, shards, findings)

@@ -3,6 +3,7 @@
  */
 
 import { decodableBytes, valuesOf } from './decode.ts'
+import { deepestModule } from './module-tree.ts'
 import { mappedNames, type NameMap } from './name-map.ts'
 import { PairReader } from './pair-reader.ts'
 import type { TensorInfo } from './tensor-info.ts'
@@ -179,8 +180,8 @@ function merge(into: Sums, from: Sums): void {
   into.nonFinite += from.nonFinite
 }
 
-/** 'a.b.weight' lies in '', 'a' and 'a.b'. */
+/** 'a.b.weight' lies in '', 'a' and 'a.b'; what lies deeper than a tree goes is not told apart. */
 export function modulesAbove(name: string): string[] {
-  const parts = name.split('.').slice(0, -1)
+  const parts = name.split('.', deepestModule + 1).slice(0, -1)
   return ['', ...parts.map((_, place) => parts.slice(0, place + 1).join('.'))]
 }

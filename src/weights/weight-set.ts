@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { UserError } from '../domain/errors.ts'
+import { quoted } from './finding.ts'
 import { readHeader } from './header.ts'
 import { locateWeights, type WeightChoice } from './layout.ts'
 import { readShardIndex } from './shard-index.ts'
@@ -37,12 +38,12 @@ function ofIndex(path: string, folder: string): WeightSet {
   const tensors = new Map<string, TensorInfo>()
   for (const [name, file] of fileOf) {
     const tensor = shards.get(file)?.tensors.get(name)
-    if (tensor === undefined) throw mismatch(path, `expected the tensor ${name} in ${file}, got none`)
+    if (tensor === undefined) throw mismatch(path, `expected the tensor ${quoted(name)} in ${quoted(file)}, got none`)
     tensors.set(name, tensor)
   }
   for (const [file, { tensors: inside }] of shards) {
     for (const name of inside.keys())
-      if (fileOf.get(name) !== file) throw mismatch(path, `${file} holds ${name}, which the index does not place there`)
+      if (fileOf.get(name) !== file) throw mismatch(path, `${quoted(file)} holds ${quoted(name)}, which the index does not place there`)
   }
   const dataBytes = [...tensors.values()].reduce((sum, { begin, end }) => sum + end - begin, 0)
   const metadata = shards.values().next().value?.metadata ?? new Map()

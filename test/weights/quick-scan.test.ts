@@ -37,6 +37,7 @@ test.each([
   ['a comma after metadata alone', '{"__metadata__":{},}'],
   ['no comma after the metadata', `{"__metadata__":{}"b":${b}}`],
   ['no comma between entries', `{"a":${JSON.stringify(tensor(0, 1))}"b":${JSON.stringify(tensor(1, 3))}}`],
+  ['an end before the end', `{"a":${JSON.stringify(tensor(0, 1))}}"b":${JSON.stringify(tensor(1, 3))}}`],
   ['a name twice', `{"b":${b},"b":${b}}`],
   ['metadata twice', `{"__metadata__":{},"__metadata__":{},"b":${b}}`],
   ['a metadata key twice', `{"__metadata__":{"k":"1","k":"2"},"b":${b}}`],

@@ -20,7 +20,7 @@ function setOf(tensors: Readonly<Record<string, MadeTensor>>) {
   return weightSet(written(temporaryFolder(), 'w.safetensors', validFile(tensors)))
 }
 
-function sharded(weightMap: Readonly<Record<string, string>>, totalSize: number): string {
+function sharded(weightMap: Readonly<Record<string, string>>, totalSize: unknown): string {
   const folder = temporaryFolder()
   written(folder, 'model-00001-of-00002.safetensors', validFile({ a: float32(1) }))
   written(folder, 'model-00002-of-00002.safetensors', validFile({ b: float32(2, 3) }))
@@ -51,7 +51,21 @@ test('an index that its shards contradict is found', () => {
   expect(rulesOf(sharded({ a: first, b: second, c: 'model-3.safetensors' }, 12))).toEqual(['index-shard-missing'])
   expect(rulesOf(sharded({ a: first, b: second, c: '../x.safetensors' }, 12))).toEqual(['index-file-name'])
   expect(rulesOf(sharded({ a: first, b: second, c: '%2e%2e%2fx.safetensors' }, 12))).toEqual(['index-file-name'])
-  expect(() => weightSet(sharded({ a: second, b: second }, 12))).toThrow('expected the tensor a in model-00002')
+  expect(() => weightSet(sharded({ a: second, b: second }, 12))).toThrow('expected the tensor "a" in "model-00002')
+})
+
+test('a total size that is no whole number, and a shard that is no file, are found beside everything else', () => {
+  for (const size of ['12', -1, 1.5, null, true]) expect(rulesOf(sharded({ a: first, b: second }, size))).toEqual(['index-total-size'])
+  const folder = sharded({ a: first, b: second, c: 'c.safetensors' }, 12)
+  mkdirSync(join(folder, 'c.safetensors'))
+  expect(rulesOf(folder)).toEqual(['index-shard-missing'])
+})
+
+test('a name of any number of dots costs no more than one of a few', () => {
+  const name = 'a.'.repeat(200_000)
+  const [a, b] = [setOf({ [name]: float32(1) }), setOf({ [name]: float32(2) })]
+  expect(diffWeights(a, b).changes).toHaveLength(1)
+  expect(moduleTree(a, 1_000_000).tensors).toBe(1)
 })
 
 test('an index with a field twice, or too large to be one, is refused and not read', () => {
@@ -146,7 +160,9 @@ test('maps rename by prefix or by pattern, and two tensors never share a name', 
   expect(diffWeights(a, b).changes.map(({ kind }) => kind)).toEqual(['only-b', 'only-a'])
   expect(diffWeights(a, b, map).same).toBe(1)
   expect(diffWeights(a, setOf({ 'blocks.0.w': float32(1) }), [parseNameMap('module.=')]).same).toBe(1)
-  expect(() => diffWeights(setOf({ ax: float32(1), bx: float32(1) }), b, [parseNameMap('/^./=')])).toThrow('two tensors would be called x')
+  expect(() => diffWeights(setOf({ ax: float32(1), bx: float32(1) }), b, [parseNameMap('/^./=')])).toThrow(
+    'two tensors would be called "x"',
+  )
 })
 
 test('the tree sums parameters, bytes and dtypes in every module', () => {
