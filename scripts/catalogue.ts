@@ -175,7 +175,7 @@ function writeEntry(entry: Entry): void {
     ],
   }
   mkdirSync(dirname(file.pathname), { recursive: true })
-  writeFileSync(file, stringify(written, { lineWidth: 140 }))
+  writeFileSync(file, stringify(written, { lineWidth: 140, aliasDuplicateObjects: false }))
 }
 
 function relative(from: string, to: string): string {

@@ -150,7 +150,10 @@ class ArgumentReader {
     const number = spec.type === 'int' && !/^[+-]?\d+$/.test(text.trim()) ? undefined : asNumber(text)
     if (number !== undefined) return number
     if (unset.length > 0) this.unresolved(name, spec, word, unset)
-    else
+    else if (/\$\(|`/.test(text)) {
+      const message = `--${name}: ${text} is known only when the script runs; the trainer’s default stands here`
+      this.add('computed-value', 'info', word, name, message, 'write the number to have it compared and checked')
+    } else
       this.add(
         'bad-value',
         'error',
@@ -164,7 +167,12 @@ class ArgumentReader {
 
   private unresolved(name: string, spec: FlagSpec, word: ShellWord, unset: readonly string[]): void {
     const names = [...new Set(unset)].map((variable) => `\${${variable}}`).join(' and ')
-    const message = `--${name}: expected ${spec.type === 'int' ? 'a whole number' : 'a number'}, got ${names}, which the script never sets`
+    const wanted = `--${name}: expected ${spec.type === 'int' ? 'a whole number' : 'a number'}, got ${names}, which`
+    if (unset.every((variable) => /^\d+$/.test(variable))) {
+      this.add('unset-variable', 'warn', word, name, `${wanted} whoever starts the script gives`, 'write the number to have it compared')
+      return
+    }
+    const message = `${wanted} the script never sets`
     this.add('unset-variable', 'error', word, name, message, `set it before the command, for example export ${unset[0]}=…`)
   }
 
@@ -178,6 +186,7 @@ class ArgumentReader {
   }
 
   private stray(word: ShellWord): void {
+    if (word.unset.length > 0 && word.unset.every((name) => /^[@*]$/.test(name))) return
     if (word.text.trim() === '') {
       const message = 'line ends in a backslash and a blank: bash ends the command here'
       this.add('stray-backslash-space', 'error', word, '', message, 'remove the blank after the backslash')

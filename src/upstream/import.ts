@@ -10,7 +10,7 @@ import { releaseFacts } from './release-facts.ts'
 import { releaseFindings } from './release-findings.ts'
 import { cutLaunches, scriptFindings } from './script-findings.ts'
 import { Secrets } from './secrets.ts'
-import { readShell, type ShellScript } from './shell.ts'
+import { readShell, type ShellCommand, type ShellScript } from './shell.ts'
 import { readSidecars } from './sidecars.ts'
 import { StageBuilder } from './stage-builder.ts'
 import type { FlagSpec, FlagValue, Trainer } from './trainer.ts'
@@ -288,18 +288,35 @@ class StageImport {
 
   /** A flag that the parser within reach has is no mistake, though the version that fits best has it not. */
   private knownHere(problem: ArgumentProblem): ArgumentProblem {
+    if (problem.rule === 'unset-variable' && problem.severity === 'error') return this.setElsewhere(problem)
     if (problem.rule !== 'unknown-flag' || problem.severity === 'info') return problem
     const source = this.options.readFile?.(this.launch.program.text)
-    const isThere = [`"--${problem.flag}"`, `'--${problem.flag}'`].some((text) => source?.includes(text))
+    if (source === undefined) return problem
+    if (/parse_known_args\(/.test(source)) return passedOver(problem, this.trainer.path)
+    const isThere = [`"--${problem.flag}"`, `'--${problem.flag}'`].some((text) => source.includes(text))
     if (!isThere) return problem
     const message = `--${problem.flag}: ${this.trainer.version} fits best and does not have it; the ${this.trainer.path} beside the script does`
     return { ...problem, severity: 'info', message, hint: 'what it means here is not known; it is kept' }
+  }
+
+  /** What a script does not set, one that it sources may. */
+  private setElsewhere(problem: ArgumentProblem): ArgumentProblem {
+    const isSourced = ({ words }: ShellCommand) => words.length > 1 && /^(?:source|\.)$/.test(words[0]?.text ?? '')
+    const file = this.shell.commands.find(isSourced)?.words[1]?.text
+    if (file === undefined) return problem
+    return { ...problem, severity: 'warn', message: `${problem.message}; ${file}, which it sources, may` }
   }
 
   private pathsOf(flag: string): string[] {
     const field = this.fields.get(flag)
     return field ? Object.keys(field.read(this.effective.get(flag) ?? null)) : []
   }
+}
+
+/** Some trainers leave what they do not know to another parser; a flag that is nearly one of theirs is a mistake nobody reports. */
+function passedOver(problem: ArgumentProblem, path: string): ArgumentProblem {
+  const severity = problem.hint.startsWith('did you mean') ? 'warn' : 'info'
+  return { ...problem, severity, message: `--${problem.flag}: the ${path} beside the script passes it over without a word` }
 }
 
 const settingsOfNull = new WeakMap<FlagField, Settings>()

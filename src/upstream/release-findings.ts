@@ -14,7 +14,7 @@ interface ReleaseRule {
   readonly message: string
   readonly hint: string
   /** The file of upstream's tree that shows it, the trainer's own by default, and how: between two tags it may have been otherwise. */
-  readonly shown?: { readonly file?: string; readonly by: (source: string) => boolean }
+  readonly shown?: { readonly file?: string; readonly by: (source: string, read: ReadText) => boolean }
 }
 
 /** What was asked for and what is within reach. */
@@ -193,6 +193,7 @@ const rules: readonly ReleaseRule[] = [
     flags: () => ['enable_lora', 'opensora/train/train_t2v_diffusers_lora.py'],
     message: 'this trainer imports opensora.models.ae, which the tag no longer has, and lacks flags its data set reads',
     hint: 'train the adapters here',
+    shown: { by: (source, read) => /opensora\.models\.ae\b/.test(source) && read('opensora/models/ae/__init__.py') === undefined },
   },
   {
     rule: 'steps-count-two-optimisers',
@@ -415,7 +416,7 @@ export function releaseFindings(stage: ImportedStage, context: ReleaseContext): 
 /** Whether a tree within reach has what the release is known for. */
 function isShown({ file, by }: NonNullable<ReleaseRule['shown']>, trainerSource: string, read: ReadText): boolean {
   const source = file === undefined ? trainerSource : read(file)
-  return source !== undefined && by(source)
+  return source !== undefined && by(source, read)
 }
 
 function flagText(name: string): string {

@@ -56,7 +56,18 @@ export function scriptFindings(shell: ShellScript, secrets: Secrets, file: strin
         ),
       ]
     : []
-  return [...syntax, ...keys, ...orphans, ...returns]
+  const marks = shell.hasByteOrderMark
+    ? [
+        finding(
+          'byte-order-mark',
+          'warn',
+          { line: 1, column: 1 },
+          'the file begins with a byte order mark, which bash takes for a part of the first word',
+          'save it as UTF-8 without one',
+        ),
+      ]
+    : []
+  return [...syntax, ...keys, ...orphans, ...returns, ...marks]
 }
 
 /** Launchers whose command ends in a backslash and a blank before it names a program. */

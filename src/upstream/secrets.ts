@@ -23,14 +23,14 @@ const forms = [
   'AIza[\\w-]{35}',
   'npm_[A-Za-z0-9]{36}',
   'pypi-[\\w-]{20,}',
-  'eyJ[\\w-]{10,}\\.[\\w-]{10,}\\.[\\w-]*',
+  '(?<![\\w-])eyJ[\\w-]{10,1000}\\.[\\w-]{10,}\\.[\\w-]*',
 ].join('|')
 const knownForm = new RegExp(`\\b(?:${forms})`)
 /** Ways in which a key stands inside a text: after its name, in an address, in a header. The last group that matched is the key. */
 const inside = new RegExp(
   [
     `\\b(?<name>(?:\\w+[_-])?${ending})\\\\?["']?\\s*[:=]\\s*\\\\?["']?(?<value>[^\\s"'\`$&|;,<>(){}\\\\]{6,})`,
-    `(?<scheme>\\b[a-z][a-z0-9+.-]*):\\/\\/(?<login>[^\\s:/@"'$]*:[^\\s/@"'$]+@)`,
+    `\\b(?<scheme>[a-z][a-z0-9+.-]{0,20}):\\/\\/(?<login>[^\\s:/@"'$]*:[^\\s/@"'$]+@)`,
     `(?<bearer>Bearer)\\s+(?<header>[\\w.~+/=-]{16,})`,
     `\\b(?<form>${forms})`,
   ].join('|'),

@@ -1,4 +1,4 @@
-import type { ArithmeticExpression } from 'unbash'
+import type { ArithmeticExpression, ArithmeticWord } from 'unbash'
 
 const binary: Readonly<Record<string, (a: number, b: number) => number>> = {
   '+': (a, b) => a + b,
@@ -26,7 +26,7 @@ export function arithmeticValue(
 ): number | undefined {
   switch (expression?.type) {
     case 'ArithmeticWord':
-      return wordValue(expression.value, variable)
+      return partValue(expression, variable) ?? wordValue(expression.value, variable)
     case 'ArithmeticGroup':
       return arithmeticValue(expression.expression, variable)
     case 'ArithmeticUnary': {
@@ -48,8 +48,19 @@ export function arithmeticValue(
   }
 }
 
+/** A nested expansion: `$((…))`, or a variable with a default. */
+function partValue({ parts }: ArithmeticWord, variable: (name: string) => string | undefined): number | undefined {
+  const [part, ...more] = parts ?? []
+  if (part === undefined || more.length > 0) return undefined
+  if (part.type === 'ArithmeticExpansion') return arithmeticValue(part.expression, variable)
+  if (part.type !== 'ParameterExpansion' || part.operation?.type !== 'Default' || !part.operation.operator.endsWith('-')) return undefined
+  const value = variable(part.parameter)
+  return wordValue(value === undefined || value === '' ? part.operation.operand.value : value, variable)
+}
+
 function wordValue(word: string, variable: (name: string) => string | undefined): number | undefined {
   const [, name] = /^\$?\{?([A-Za-z_]\w*)\}?$/.exec(word) ?? []
-  const text = name === undefined ? word : variable(name)
-  return text !== undefined && /^-?\d+$/.test(text.trim()) ? Number(text) : undefined
+  const text = (name === undefined ? word : variable(name))?.trim() ?? ''
+  if (/^0[0-7]+$/.test(text)) return Number.parseInt(text, 8)
+  return /^(?:-?\d+|0x[0-9a-f]+)$/i.test(text) ? Number(text) : undefined
 }

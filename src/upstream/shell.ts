@@ -27,6 +27,7 @@ export interface ShellScript {
   readonly errors: readonly (Place & { readonly message: string })[]
   /** Where the first line ends as on Windows, which bash takes for a part of its last word. */
   readonly carriageReturn: Place | undefined
+  readonly hasByteOrderMark: boolean
   /** The script itself, with lines ended as bash wants them. */
   readonly text: string
 }
@@ -36,7 +37,8 @@ export interface ShellScript {
  * Nothing is run: `$(…)` stays as written. All branches and bodies are read once, in the order they stand.
  */
 export function readShell(source: string): ShellScript {
-  const text = source.replaceAll('\r\n', '\n')
+  const hasByteOrderMark = source.startsWith('\ufeff')
+  const text = (hasByteOrderMark ? source.slice(1) : source).replaceAll('\r\n', '\n')
   const returnAt = source.indexOf('\r\n')
   const carriageReturn = returnAt === -1 ? undefined : new Lines(source).at(returnAt)
   const parsed = parse(text)
@@ -44,7 +46,15 @@ export function readShell(source: string): ShellScript {
   reader.statements(parsed.commands)
   const long = reader.variables.tooLong.map((pos) => ({ message: 'its variables make this word longer than any program takes', pos }))
   const errors = [...(parsed.errors ?? []), ...long].map(({ message, pos }) => ({ message, ...reader.lines.at(pos) }))
-  return { commands: reader.commands, variables: reader.variables.set, assigned: reader.variables.assigned, errors, carriageReturn, text }
+  return {
+    commands: reader.commands,
+    variables: reader.variables.set,
+    assigned: reader.variables.assigned,
+    errors,
+    carriageReturn,
+    hasByteOrderMark,
+    text,
+  }
 }
 
 const declarations = new Set(['export', 'declare', 'local', 'readonly', 'typeset'])

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -83,6 +83,14 @@ describe('what an address stands for', () => {
     expect(await about()).toContain('report-disagrees steps')
     expect(await about('learningRate=1e-5')).toEqual(await about())
     expect(await about('steps=10')).toEqual((await about()).filter((finding) => finding !== 'report-disagrees steps'))
+  })
+
+  test('a stage that extends a published one is not held against the report its parent differs from', async () => {
+    const text = 'formatVersion: 1\nname: r\nstages:\n  - { name: mine, extends: published.yaml#t2v-1, steps: 10 }\n'
+    writeFileSync(join(context.cwd, 'published.yaml'), readFileSync('configs/upstream/v1.5/t2v-1.yaml'))
+    writeFileSync(join(context.cwd, 'mine.yaml'), text)
+    expect((await resolveSide('mine.yaml#mine', context)).findings.filter(({ rule }) => rule === 'report-disagrees')).toEqual([])
+    expect((await resolveSide('v1.5/t2v-2', context)).findings.filter(({ rule }) => rule === 'report-disagrees')).toHaveLength(1)
   })
 
   test('a script has a side per launch, its trainer’s defaults filled in', async () => {

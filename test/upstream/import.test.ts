@@ -148,6 +148,17 @@ test('what a release is known for is not said of a tree within reach that shows 
   for (const rule of rules.slice(0, 3)) expect(other).not.toContain(rule)
 })
 
+test('a parser within reach that passes over what it does not know refuses nothing; a misspelt flag is still told', () => {
+  const train = 'opensora/train/train_t2v.py'
+  const readFile = (path: string) => (path === train ? 'args, _ = parser.parse_known_args()' : undefined)
+  const text = `accelerate launch ${train} --use-distributed-optimizer --use_emma`
+  const found = importScript(text, { file: 'train.sh', trainer: 'v1.1.0', readFile }).flatMap(({ findings }) => findings)
+  expect(found.filter(({ rule }) => rule === 'unknown-flag').map(({ severity, paths }) => `${severity} ${paths[0]}`)).toEqual([
+    'info use-distributed-optimizer',
+    'warn use_emma',
+  ])
+})
+
 test('a file that lies in the tree within reach is not missing, whatever the tag lacks', () => {
   const config = 'scripts/accelerate_configs/multi_node_example_by_deepspeed.yaml'
   const text = `accelerate launch --config_file ${config} opensora/train/train_t2v_diffusers.py --dataset t2v`
@@ -167,6 +178,30 @@ test('the weights an inpainting trainer reads are the stage’s, by whichever fl
   expect(weights('--pretrained_transformer_model_path a/b.safetensors', 'v1.3.1')).toBe('a/b.safetensors')
   expect(weights('--pretrained_transformer_model_path a --pretrained b', 'v1.3.1')).toBe('a')
   expect(weights('--pretrained a/b.safetensors', '74a3a6f1')).toBe('a/b.safetensors')
+})
+
+test('arithmetic in arithmetic, defaults, octal and hexadecimal numbers are worked out as bash does', () => {
+  expect(only(command('--num_frames $((4 * $((6 + 1)) + ${A:-1}))')).stage.shape.frames).toBe(29)
+  expect(only(command('--num_frames $((010 + 0x10 + 5))')).stage.shape.frames).toBe(29)
+})
+
+test.each([
+  ['a substitution', '--num_frames $(cat n)', '', ['info computed-value']],
+  ['an argument of the script', '--num_frames $1', '', ['warn unset-variable']],
+  ['a file that is sourced', '--num_frames $N', '. ./env.sh', ['warn unset-variable']],
+  ['all arguments of the script', '"$@"', '', []],
+])('what %s gives is no error of the script', (_, flags, before, told) => {
+  const rules = ['computed-value', 'unset-variable', 'stray-argument', 'bad-value']
+  const found = only(command(flags, before)).findings.filter(({ rule }) => rules.includes(rule))
+  expect(found.map(({ severity, rule }) => `${severity} ${rule}`)).toEqual(told)
+})
+
+test('a byte order mark is told, and hides no command', () => {
+  const [side] = importScript('\ufeffaccelerate launch opensora/train/train_t2v_diffusers.py --seed 3', { file: 'train.sh' })
+  expect(side?.stage.seed).toBe(3)
+  expect(side?.findings).toContainEqual(
+    expect.objectContaining({ rule: 'byte-order-mark', where: { file: 'train.sh', line: 1, column: 1 } }),
+  )
 })
 
 test('what is no key is no secret', () => {

@@ -83,7 +83,7 @@ test('pipes, loops, devices and files where folders belong are refused at once',
   execFileSync('mkfifo', [pipe])
   const loop = join(folder, 'loop.safetensors')
   symlinkSync(loop, loop)
-  for (const path of [pipe, loop, '/dev/zero'])
+  for (const path of [pipe, loop, '/dev/zero', '/proc/self/mem'])
     expect(() => verifyWeights(path)).toThrow(expect.objectContaining({ code: 'WEIGHTS_UNREADABLE' }))
   for (const name of ['checkpoints', 'model', 'model_ema']) {
     const other = temporaryFolder()
