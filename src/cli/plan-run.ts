@@ -125,7 +125,7 @@ function rowsOf({ stage, answers, disk, globalBatch, latent, tokensPerClip }: St
     ],
     ['other ranks', `${rankCounts(stage).join(', ')} keep the global batch${whatRanksChange(stage)}`],
     ['memory', `about ${bytesText(memory.total)} a rank (± ${Math.round(100 * memory.error)} %)`],
-    ['disk', diskText(disk)],
+    ['disk', diskText(disk, stage.checkpoint.keepLast)],
   ]
   if (!data) return [...rows, ['data', 'none named: pass --data FOLDER']]
   const dropped = Object.entries(data.dropped).map(([rule, count]) => `${count} ${rule}`)
@@ -137,11 +137,13 @@ function rowsOf({ stage, answers, disk, globalBatch, latent, tokensPerClip }: St
   ]
 }
 
-function diskText({ checkpointBytes, checkpoints, bytes: needed, freeBytes }: StagePlan['disk']): string {
+/** Checkpoints against the disk, and what to do where they do not fit. */
+export function diskText({ checkpointBytes, checkpoints, bytes: needed, freeBytes }: StagePlan['disk'], keepLast: number | null): string {
   const most = `${checkpoints} checkpoint${checkpoints === 1 ? '' : 's'} of about ${bytesText(checkpointBytes)} at once`
-  return needed <= freeBytes
-    ? `${most}; ${bytesText(freeBytes)} free`
-    : `${most}, ${bytesText(needed)}, and only ${bytesText(freeBytes)} free: lower checkpoint.keepLast`
+  if (needed <= freeBytes) return `${most}; ${bytesText(freeBytes)} free`
+  const canKeepFewer = 2 * checkpointBytes <= freeBytes && (keepLast === null || keepLast > 1)
+  const todo = canKeepFewer ? `${keepLast === null ? 'set' : 'lower'} checkpoint.keepLast` : 'put runs on a larger disk with --runs'
+  return `${most}, ${bytesText(needed)}, and only ${bytesText(freeBytes)} free: ${todo}`
 }
 
 /** What another number of ranks does change. */

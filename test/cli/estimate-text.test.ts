@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { autoencoderLines } from '../../src/cli/autoencoder-text.ts'
 import { measuredRows } from '../../src/cli/estimate-text.ts'
+import { diskText } from '../../src/cli/plan-run.ts'
 import type { RunState } from '../../src/domain/run/state.ts'
 import { stageSchema } from '../../src/domain/stage/schema.ts'
 import type { Estimate, Probe } from '../../src/runs/estimate.ts'
@@ -38,6 +39,14 @@ test('an estimate says whether it fits and what would need less, the dearest las
     ['to need less', 'memory.checkpointing="all": 380 MiB, about +30 % work'],
     ['', 'lora.rank=16: 370 MiB, about as much work; learns something else'],
   ])
+})
+
+test('checkpoints that do not fit on the disk say what makes them fit', () => {
+  const disk = { checkpointBytes: 40 * mib, checkpoints: 10, bytes: 400 * mib, freeBytes: 100 * mib }
+  expect(diskText(disk, null)).toBe('10 checkpoints of about 40 MiB at once, 400 MiB, and only 100 MiB free: set checkpoint.keepLast')
+  expect(diskText(disk, 9)).toContain(': lower checkpoint.keepLast')
+  expect(diskText({ ...disk, freeBytes: 70 * mib }, 9)).toContain(': put runs on a larger disk with --runs')
+  expect(diskText({ ...disk, freeBytes: 400 * mib }, 9)).toBe('10 checkpoints of about 40 MiB at once; 400 MiB free')
 })
 
 test('a probe says what it measured, how far off the estimate was, and what follows', () => {

@@ -1,5 +1,6 @@
 """How fast this machine computes, from a moment's measurement, and what a step's work takes on it."""
 
+import ctypes
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from torch import nn
 from osplan.train.precision import DTYPES
 from osplan.train.traced import Observed, TracedStep, Work
 
+_PROCESS = ctypes.CDLL(None)
 ROUNDS = 5
 SIDE = {"cpu": 768, "cuda": 4096}
 """Of the square matrices that are multiplied."""
@@ -63,10 +65,15 @@ def measured_machine(device: torch.device, precision: str, encode_precision: str
     return Machine(
         flops=matrix_rate(precision),
         encode_flops=matrix_rate(encode_precision),
-        bytes=COPIES * size / _fastest(lambda: [numbers.clone() for _ in range(COPIES)], device),
-        bytes_in_place=COPIES * size / _fastest(lambda: [numbers.mul_(0.5) for _ in range(COPIES)], device),
+        bytes=COPIES * size / _fastest(lambda: _repeated(numbers.clone), device),
+        bytes_in_place=COPIES * size / _fastest(lambda: _repeated(lambda: numbers.mul_(0.5)), device),
         seconds_per_operation=_seconds_per_operation(device),
     )
+
+
+def _repeated(work: Callable[[], object]) -> None:
+    for _ in range(COPIES):
+        work()
 
 
 def _seconds_per_operation(device: torch.device) -> float:
@@ -109,7 +116,9 @@ def cores() -> int:
 
 
 def resident_bytes() -> int:
-    """Bytes this process holds now."""
+    """Bytes this process holds now, without those it has no use for any more."""
+    if hasattr(_PROCESS, "malloc_trim"):
+        _PROCESS.malloc_trim(0)
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
