@@ -5,7 +5,7 @@
 
 import { alignmentOf, bitsPerValue } from './dtype.ts'
 import { type Findings, quoted } from './finding.ts'
-import { JsonError, type JsonMember, type JsonNode, scanJson } from './json-scan.ts'
+import { JsonError, type JsonMember, type JsonNode, onlyJsonSpace, scanJson } from './json-scan.ts'
 import { hostility } from './names.ts'
 
 /** Bytes before the JSON: its length, little-endian. */
@@ -89,7 +89,7 @@ function rootObject(text: string, findings: Findings): readonly JsonMember[] | u
     const rest = text.slice(end).search(/[^ ]/)
     const byteAt = (place: number) => prefixBytes + Buffer.byteLength(text.slice(0, place))
     if (rest !== -1) {
-      const isSpace = text.slice(end).trim() === ''
+      const isSpace = onlyJsonSpace(text.slice(end))
       const message = isSpace
         ? 'expected only spaces after the header, got other white space'
         : 'expected only spaces after the header, got more text'

@@ -46,6 +46,11 @@ const numberPattern = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
 const specialLetter = /[\u0000-\u001f\\]/
 const loneSurrogate = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/
 
+/** Whether a text is white space as JSON knows it, which is less than Unicode's. */
+export function onlyJsonSpace(text: string): boolean {
+  return /^[ \t\n\r]*$/.test(text)
+}
+
 /** The value at the start of a text and the index after it; what follows is the caller's. Throws JsonError. */
 export function scanJson(text: string): { readonly node: JsonNode; readonly end: number } {
   const scanner = new Scanner(text)

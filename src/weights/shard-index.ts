@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { UserError } from '../domain/errors.ts'
 import { Findings, quoted, type WeightFinding } from './finding.ts'
 import { maxHeaderBytes } from './header-scan.ts'
-import { JsonError, type JsonMember, type JsonNode, scanJson } from './json-scan.ts'
+import { JsonError, type JsonMember, type JsonNode, onlyJsonSpace, scanJson } from './json-scan.ts'
 import { pathHostility } from './names.ts'
 import { readPlainFile } from './plain-file.ts'
 
@@ -43,7 +43,7 @@ function parsed(path: string, findings: Findings): JsonNode | undefined {
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
     const { node, end } = scanJson(text)
-    if (text.slice(end).trim() === '') return node
+    if (onlyJsonSpace(text.slice(end))) return node
     findings.add('error', 'index-json', end, 'expected nothing after the index, got more text')
   } catch (cause) {
     if (cause instanceof JsonError) findings.add('error', 'index-json', cause.at, cause.message)

@@ -93,6 +93,8 @@ describe('each rule of the format is found', () => {
     ['a list', padded('[]', new Uint8Array()), ['error header-start', 'error header-json']],
     ['text after the object', padded(`{"a":${entry()}}x`), ['error header-trailing']],
     ['a NUL after the object', padded(`{"a":${entry()}}\0`), ['error header-trailing']],
+    ['a vertical tab after the object', padded(`{"a":${entry()}}\v`), ['error header-trailing']],
+    ['a no-break space after the object', padded(`{"a":${entry()}}\u00a0`), ['error header-trailing']],
     ['a cut object', padded(`{"a":${entry()}`), ['error header-json']],
     ['a lone surrogate', padded(`{"\\ud800":${entry()}}`), ['error header-json']],
     ['a hundred thousand brackets', padded(`{"a":${'['.repeat(100_000)}`), ['error header-json']],
