@@ -209,12 +209,14 @@ class DiffusionTask:
         return (mean - self.objective.target(example.x0, noise, t_B)).square().flatten(1).mean(1)
 
     @torch.no_grad()
-    def sample(self, stage: Stage, folder: Path, name: str) -> list[tuple[Path, str]]:
+    def sample(self, stage: Stage, folder: Path | None, name: str) -> list[tuple[Path, str]]:
         """Writes one video per prompt, from the same noise at every step; inpainting goes on from frames of held-out clips."""
         prompts = list(stage.samples.prompts)
         if not prompts:
             return []
         latents = self._sampled(stage, prompts)
+        if folder is None:
+            return []
         with autocast_to(stage.memory.vae_precision, self.device):
             videos = decoded(self.encoders.vae, self.encoders.vae.unscaled(latents), in_chunks=stage.memory.vae_tiling).float()
         written = []

@@ -126,6 +126,8 @@ class Loop:
     def _hold(self, *, is_end: bool = False) -> End | None:
         """Waits until there is room for what could not be written, and writes it; ends where that is asked for meanwhile."""
         short = self.attempt.world.from_first(self._short_of())
+        if not short:
+            return None
         with self.clock.resting():
             for _ in waited(self.attempt, self.trained.step, sum(short.values())):
                 self.commands.apply(again=True)
@@ -139,18 +141,28 @@ class Loop:
             self._sample()
         return None
 
-    def _settled(self, end: End) -> End:
-        """The end, once all that belongs to it is written; a full disk is waited for unless a person or the launcher wants to end."""
-        while True:
-            with self.clock.resting():
-                self.keeper.wait()
-            if not self.attempt.world.from_first(self._short_of()):
+    def _written(self) -> End | None:
+        """Returns when all that belongs to an end is written; a full disk is waited for, and what is asked for meanwhile ends that."""
+        while self._is_short():
+            end = self._hold(is_end=True)
+            if end is not None:
                 return end
-            stopped = self._hold(is_end=True) if end.reason in FINISHED else end
-            if stopped is not None:
-                newest = self.attempt.world.from_first(self.keeper.last_step)
-                kept = f"the newest checkpoint is of step {newest}" if newest >= 0 else "there is no checkpoint"
-                return replace(stopped, message=f"{stopped.message}; the disk is full: {kept}")
+        return None
+
+    def _is_short(self) -> bool:
+        """Whether something is left to be written once nothing is being written any more; the same on all ranks."""
+        with self.clock.resting():
+            self.keeper.wait()
+        return bool(self.attempt.world.from_first(self._short_of()))
+
+    def _settled(self, end: End) -> End:
+        """The end, once all that belongs to it is written, unless a person or the launcher wants to end while the disk is full."""
+        stopped = self._written() if end.reason in FINISHED else end if self._is_short() else None
+        if stopped is None:
+            return end
+        newest = self.attempt.world.from_first(self.keeper.last_step)
+        kept = f"the newest checkpoint is of step {newest}" if newest >= 0 else "there is no checkpoint"
+        return replace(stopped, message=f"{stopped.message}; the disk is full: {kept}")
 
     def _boundary(self) -> End | None:
         """Between two steps: commands, phases, and the reasons to end."""
@@ -159,8 +171,7 @@ class Loop:
             self.commands.ask("hold")
         self.commands.apply()
         self.watching.changed(self.commands.changed)
-        self._next_phase()
-        end = self._end()
+        end = self._next_phase() or self._end()
         if end is None and "hold" in self.commands.requested:
             end = self._hold()
         if end is not None:
@@ -175,11 +186,12 @@ class Loop:
         self.commands.requested.clear()
         return None
 
-    def _next_phase(self) -> None:
+    def _next_phase(self) -> End | None:
+        """Begins the next phase where it is due; the end that is asked for before the one before it is kept."""
         trained, measuring = self.trained, self.measuring
         upcoming = trained.phase + 1
         if upcoming >= len(trained.phases):
-            return
+            return None
         phase = trained.phases[upcoming]
         due = self._has_levelled_off() if phase.waits_for_plateau else trained.step + 1 >= phase.start
         if due or "thaw" in self.commands.requested:
@@ -187,9 +199,13 @@ class Loop:
             # A phase begun by hand is known to a checkpoint as begun.
             if self.attempt.stage.checkpoint.keep_ends and trained.step > 0 and "thaw" not in self.commands.requested:
                 self._checkpoint(force=True, is_end=True)
+                end = self._written()
+                if end is not None:
+                    return end
             trained.enter_phase(upcoming)
             self.watching.watch.new_phase()
             measuring.since_best = measuring.since_gain = 0
+        return None
 
     def _has_levelled_off(self) -> bool:
         """Whether a phase that waits for a plateau begins. What would end the stage for want of a better loss begins it too."""

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
@@ -79,16 +77,13 @@ class Measuring:
     def _sample(self, weights: str, within: AbstractContextManager[None]) -> None:
         task, run, step = self.attempt.task, self.attempt.run, self.trained.step
         with _undisturbed(task.model), within:
-            if not self.attempt.world.is_first:
-                # Computed along with rank 0, whose files are the ones that count.
-                with TemporaryDirectory() as elsewhere:
-                    task.sample(self.attempt.stage, Path(elsewhere), f"step-{step:08d}-{weights}")
-                return
+            # Other ranks compute along with rank 0, whose files are the ones that count.
+            folder = run / "samples" if self.attempt.world.is_first else None
             try:
-                written = task.sample(self.attempt.stage, run / "samples", f"step-{step:08d}-{weights}")
+                written = task.sample(self.attempt.stage, folder, f"step-{step:08d}-{weights}")
             except OSError as cause:
-                # Ranks that compute together would wait for this one.
-                if self.trained.computes_together or not is_full(cause):
+                # Files are written after all that ranks compute together: nobody waits for this one.
+                if not is_full(cause):
                     raise
                 self.short = True
                 return

@@ -132,8 +132,11 @@ class Task(Protocol):
         """What the held-out loss is compared with: predicting zero, swapped captions, a clip's mean colour."""
         ...
 
-    def sample(self, stage: Stage, folder: Path, name: str) -> list[tuple[Path, str]]:
-        """Writes sample videos `NAME-0.mp4`, …; returns their paths and prompts."""
+    def sample(self, stage: Stage, folder: Path | None, name: str) -> list[tuple[Path, str]]:
+        """Writes sample videos `NAME-0.mp4`, …; returns their paths and prompts.
+
+        Nothing is written before all that ranks compute together is done, and without a folder nothing at all.
+        """
         ...
 
     def finish(self, stage: Stage) -> Mapping[str, Any]:

@@ -195,8 +195,10 @@ class VaeTask:
         return {"mean_colour_psnr": float(torch.cat(values).mean())}
 
     @torch.no_grad()
-    def sample(self, stage: Stage, folder: Path, name: str) -> list[tuple[Path, str]]:
+    def sample(self, stage: Stage, folder: Path | None, name: str) -> list[tuple[Path, str]]:
         """Writes the named clips, else two held-out ones, above their reconstructions."""
+        if folder is None:
+            return []
         clips = [(named_clip(stage, source, "clear"), source) for source in stage.samples.from_]
         clips = clips or [(batch.pixels_BCTHW[0], batch.captions[0]) for batch in self.held_out[:PREVIEWS]]
         written = []

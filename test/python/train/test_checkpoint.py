@@ -1,6 +1,10 @@
 import errno
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +75,28 @@ def test_an_older_checkpoint_with_its_optimiser_in_one_file_is_read(run):
     save_file({"exp_avg/a": torch.full((2, 3), 7.0), "step/a": torch.tensor(2.0)}, state / "optimizer.safetensors")
     optimized = read_state(state, {})
     assert optimized["exp_avg/a"][0, 0] == 7 and optimized["step/a"] == 2
+
+
+COPIES = """
+import resource, sys
+from pathlib import Path
+import torch
+from osplan.train.spread_state import start_writing
+def peak(): return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start_writing({"exp_avg/small": torch.ones(4)}, Path(sys.argv[1]) / "first", None).result()
+state = {f"exp_avg/{number}": torch.ones(4, 1 << 20) for number in range(8)}
+before = peak()
+start_writing(state, Path(sys.argv[1]) / "second", None).result()
+print((peak() - before) / sum(value.nbytes for value in state.values()))
+"""
+
+
+def test_an_optimiser_is_held_once_more_while_it_is_written_and_no_oftener(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "python")}
+    done = subprocess.run(
+        [sys.executable, "-c", COPIES, tmp_path], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert float(done.stdout) < 1.5
 
 
 def test_a_disk_without_room_for_a_checkpoint_is_refused_before_anything_is_written(run):

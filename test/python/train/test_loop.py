@@ -9,6 +9,7 @@ from osplan.train import checkpoint, diffusion_task, room
 from osplan.train.checkpoint import folder_of, latest_checkpoint, read_checkpoint
 from osplan.train.pixels import normalised
 from osplan.train.seeds import micro_batch_generator
+from osplan.train.trained import Trained
 
 OBJECTIVES = {
     "v-prediction": {"name": "v-prediction", "zeroTerminalSnr": True, "snrGamma": 5},
@@ -401,7 +402,57 @@ def test_a_stop_is_obeyed_while_the_disk_is_full_and_says_what_is_kept(loop_of, 
     assert latest_checkpoint(loop.attempt.run) == folder_of(loop.attempt.run, at - 1)
 
 
-def test_samples_that_found_no_room_are_written_when_there_is_some(loop_of, full_disk, monkeypatch):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_phase_whose_end_found_no_room_is_ended_and_kept_when_there_is_some(loop_of, full_disk, at_once):
+    settings = {
+        "steps": 6,
+        "trainable": ["all", "-blocks[0]"],
+        "phases": [{"at": 3, "trainable": ["all"], "rewarmSteps": 0}],
+        "checkpoint": {"everySteps": 4, "keepLast": 1, "keepEnds": True},
+    }
+    unbroken, expected = loop_of(**settings)
+    unbroken.train()
+    (phase,) = expected.of("phase")
+    loop, recorder = loop_of(**settings)
+    tell = recorder.emit
+
+    def emit(event, **fields):
+        tell(event, **fields)
+        if event == "step" and fields["step"] == phase["step"]:
+            full_disk(3, at_once=at_once)
+
+    recorder.emit = emit
+    assert loop.train().reason == "completed" and recorder.losses() == expected.losses()
+    assert [entry["step"] for entry in recorder.of("diskFull")] == [phase["step"]]
+    ends = {step: checkpoint.read_manifest(folder)["isEnd"] for step, folder in checkpoint.checkpoints_of(loop.attempt.run)}
+    assert ends == {phase["step"]: True, 6: True}
+    again, second = loop_of(**settings)
+    again.restore(read_checkpoint(folder_of(again.attempt.run, phase["step"]), 0), [], same_run=True)
+    again.train()
+    assert second.losses() == {step: loss for step, loss in expected.losses().items() if step > phase["step"]}
+
+
+def test_a_stop_while_the_end_of_a_phase_finds_no_room_leaves_the_next_phase_to_the_attempt_after(loop_of, full_disk):
+    settings = {"steps": 6, "trainable": ["head"], "phases": [{"at": 3, "trainable": ["all"], "rewarmSteps": 0}]}
+    settings["checkpoint"] = {"everySteps": 1, "keepEnds": True}
+    loop, recorder = loop_of(**settings)
+    tell = recorder.emit
+
+    def emit(event, **fields):
+        tell(event, **fields)
+        if event == "phaseProof":
+            full_disk(1000, at_once=True)
+        if event == "diskFull":
+            recorder.due[recorder.step] = [{"id": "a", "name": "stop"}]
+
+    recorder.emit = emit
+    end = loop.train()
+    assert (end.reason, end.step, recorder.of("phase")) == ("stopped", recorder.of("phaseProof")[0]["step"], [])
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "computed by all ranks"])
+def test_samples_that_found_no_room_are_written_when_there_is_some(loop_of, full_disk, monkeypatch, together):
+    monkeypatch.setattr(Trained, "computes_together", property(lambda trained: together))
     loop, recorder = loop_of(steps=3, samples={"everySteps": 2, "prompts": ["a red square"], "steps": 1})
     write, left = diffusion_task.write_video, [1]
 
