@@ -35,8 +35,6 @@ from osplan.train.vae_task import parts_of
 OPTIMIZER_BYTES = {"adamw": 8, "adamw-8bit": 2, "prodigy": 16, "sgd": 4}
 """State of an optimiser per trained parameter."""
 CPU = torch.device("cpu")
-STATE_COPIES = 2
-"""Beside the tensors themselves, PyTorch's safetensors writer holds a file's bytes by tensor and as a whole."""
 ATTENTION_BACKWARD = 2.5
 """Operations of the backward pass of attention that keeps no matrix, over those of the forward pass."""
 
@@ -81,8 +79,6 @@ class TracedStep:
     update: Work
     is_adapted: bool = False
     """Whether adapters are trained beside a frozen base."""
-    writers: int = 1
-    """Ranks that have the same optimiser state and write a part of it each."""
 
     @property
     def bytes(self) -> int:
@@ -91,13 +87,13 @@ class TracedStep:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Host memory beside it while a checkpoint is written: copies of weights, averages and the optimiser's state, some of those twice.
+        """Host memory beside it while a checkpoint is written: copies of weights, averages and the optimiser's state.
 
         Adapters are merged into copies of the base, once for the weights and once for their average, and those are copied to be written.
         """
         merged = 2 * self.parts["weights"] * (2 if self.parts["ema"] else 1) if self.is_adapted else self.parts["weights"]
         copied = merged + self.parts["ema"] + self.parts.get("discriminator", 0)
-        return round(copied + (1 + STATE_COPIES / self.writers) * self.parts["optimizer"])
+        return copied + self.parts["optimizer"]
 
 
 class Observed(TorchDispatchMode):
@@ -221,7 +217,6 @@ def _traced_transformer(stage: Stage, shape: Shape) -> TracedStep:
         backward,
         _update(stage, model),
         stage.lora.rank is not None,
-        _writers(stage),
     )
 
 
@@ -245,7 +240,7 @@ def _traced_vae(stage: Stage, shape: Shape, weights: str | None) -> TracedStep:
     if game is not None:
         # With its gradients and the two moments of its optimiser.
         parts["discriminator"] = 4 * sum(parameter.nbytes for parameter in game.parameters())
-    return TracedStep(parts, Work(0, 0, 0), forward, backward, _update(stage, model), writers=_writers(stage))
+    return TracedStep(parts, Work(0, 0, 0), forward, backward, _update(stage, model))
 
 
 def _encoding(stage: Stage, vae: Any, shape: Shape, meter: _Meter) -> Work:
@@ -323,10 +318,6 @@ def _parts(stage: Stage, model: nn.Module, vae: nn.Module | None, alive: int) ->
         blocks = [sum(parameter.nbytes for parameter in block.parameters()) for block in model.blocks]  # type: ignore[union-attr]
         parts["gathered"] = 3 * max(blocks, default=0)
     return parts
-
-
-def _writers(stage: Stage) -> int:
-    return stage.parallel.nodes * stage.parallel.processes // shards(stage)
 
 
 def _update(stage: Stage, model: nn.Module) -> Work:

@@ -161,11 +161,6 @@ def test_ranks_that_share_the_weights_need_their_share_of_memory_and_what_is_gat
     assert shared["gathered"] > 0 and "gathered" not in alone
 
 
-def test_ranks_with_the_same_state_write_a_part_of_it_each(stage_json):
-    alone, two = (traced_step(stage_of(stage_json, parallel={"processes": ranks}), SMALL) for ranks in (1, 2))
-    assert alone.checkpoint_bytes - two.checkpoint_bytes == alone.parts["optimizer"]
-
-
 @pytest.mark.slow
 def test_ranks_of_a_probe_start_each_other_and_share_the_weights(stage_json, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 2)
