@@ -14,7 +14,7 @@ from osplan.domain.errors import UserError
 from osplan.domain.stage import decode_stage
 from osplan.parallel.world import World
 from osplan.train.assemble import build_task
-from osplan.train.caches import Caches, open_latents
+from osplan.train.caches import Caches, open_latents, open_texts
 from osplan.train.clips import open_clips, split
 from osplan.train.supported import refuse_unsupported
 from osplan.train.task import MicroBatch
@@ -157,6 +157,33 @@ def test_pictures_are_kept_in_the_cache_of_latents_too(mixed, joint, tmp_path):
             latents.store.close()
     assert made == []
     assert len(latents.store) == 4 + IMAGES
+
+
+@pytest.mark.parametrize("kind", ["joint", "inpaint"])
+def test_losses_from_kept_encodings_of_latents_and_texts_are_those_without(mixed, stage_json, tmp_path, kind):
+    folder = tmp_path / "mixed"
+    shutil.copytree(mixed, folder)
+    inputs = inputs_of(folder if kind == "joint" else folder / "clips" / "annotation.json")
+    # As many frames as the files have: with and without a cache the same are seen.
+    sections = {"shape": {"frames": 33, "height": 32, "width": 32}, "batch": {"perDevice": 2}, "text": {"captionDropout": 0.3}}
+    if kind == "inpaint":
+        sections |= {
+            "kind": "inpaint",
+            "model": {"class": "OpenSoraInpaint_v1_3", "layers": 2, "heads": 1, "headDim": 24, "textChannels": 16},
+        }
+    losses, made = {}, {}
+    for turn, cache in enumerate(("off", "latents-and-text", "latents-and-text")):
+        data = {"fps": 16, "workers": 0, "imagesPerClip": 1 if kind == "joint" else 0, "cache": cache}
+        stage = decode_stage(stage_json(**sections, data=data))
+        caches = Caches(open_latents(stage, inputs, print), open_texts(stage, inputs, CPU, print))
+        clips = open_clips(stage, inputs, ALONE, Port(), caches)
+        task = build_task(stage, inputs, clips, CPU, Port())
+        read, made[turn] = task.encoders.text._encoded, []
+        task.encoders.text._encoded = lambda caption, read=read, made=made[turn]: made.append(caption) or read(caption)
+        losses[turn] = [task.losses(stage, task.model, clips.take(), MicroBatch(step, 0, 0, 1)).loss.item() for step in range(1, 7)]
+        caches.close()
+    assert losses[0] == losses[1] == losses[2]
+    assert made[0] and made[1] and not made[2]
 
 
 def test_pictures_are_no_clips_of_their_own_and_small_buckets_do_not_drop_them(mixed, joint):
