@@ -16,7 +16,7 @@ from osplan.models.opensora_config import OpenSoraConfig
 from osplan.models.wfvae import WFVAE
 from osplan.models.wfvae_config import WfvaeConfig
 from osplan.parity import autoencoders, transformers
-from osplan.parity.case import load_case
+from osplan.parity.case import load_case, seeded_state
 from osplan.parity.compare import compare
 
 GOLDEN = Path(__file__).parents[3] / "test" / "fixtures" / "golden"
@@ -56,14 +56,13 @@ def test_the_wavelets_we_are_compared_with_give_upstreams_numbers(monkeypatch):
 
 def test_one_weight_apart_and_the_reference_fails_its_case(monkeypatch):
     monkeypatch.setattr(transformers, "OpenSora", ReferenceOpenSora)
-    honest = transformers.seeded_state
 
     def perturbed(keys, seed):
-        state = honest(keys, seed)
+        state = seeded_state(keys, seed)
         state["transformer_blocks.1.attn1.to_v.weight"].view(-1)[0] += 0.01
         return state
 
-    monkeypatch.setattr(transformers, "seeded_state", perturbed)
+    monkeypatch.setattr("osplan.parity.case.seeded_state", perturbed)
     case = golden("dit_v13_skiparse_video", "blocks")
     assert not compare(case, transformers.opensora_case(case)).passed
 
