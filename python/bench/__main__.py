@@ -1,9 +1,11 @@
 """`python -m bench --list` and `python -m bench GROUP SCRATCH [--quick]`: JSON for `npm run bench`, a line for each result."""
 
 import argparse
+import contextlib
 import importlib
 import json
 import pkgutil
+import sys
 from pathlib import Path
 
 from bench import groups
@@ -16,7 +18,7 @@ def group_named(name: str) -> Group:
 
 
 def main() -> None:
-    """Answers on stdout; what modules print goes nowhere else."""
+    """Answers on stdout; what modules print goes to stderr."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("group", nargs="?")
     parser.add_argument("scratch", nargs="?", type=Path)
@@ -29,8 +31,10 @@ def main() -> None:
         return
     if args.group is None or args.scratch is None:
         parser.error("expected a group and a folder, or --list")
-    for result in group_named(args.group).measure(Bench(args.scratch, args.quick)):
-        print(json.dumps(as_json(result)), flush=True)
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        for result in group_named(args.group).measure(Bench(args.scratch, args.quick)):
+            print(json.dumps(as_json(result)), flush=True, file=answers)
 
 
 if __name__ == "__main__":

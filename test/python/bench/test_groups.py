@@ -1,9 +1,12 @@
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.group import Bench
+from bench.__main__ import main
+from bench.group import Bench, Group, Measured
 from bench.groups import models
 from bench.worker import Round
 
@@ -46,3 +49,16 @@ def test_every_benchmark_of_the_models_is_measured_once_or_skipped_with_a_reason
     assert sorted(each.name for each in results) == sorted(each.name for each in models.GROUP.benchmarks)
     assert all(each.skipped == "no GPU here" for each in results if each.name.startswith("gpu-"))
     assert all({"ours", "reference"} <= each.series.keys() for each in results if not each.name.startswith("gpu-"))
+
+
+def test_what_a_measured_module_prints_is_no_answer(monkeypatch, capsys, tmp_path):
+    def measure(_):
+        print("8 of 32 clips")
+        yield Measured(name="one", series={"ours": [1.0]})
+
+    monkeypatch.setattr("bench.__main__.group_named", lambda _: Group([], measure))
+    monkeypatch.setattr(sys, "argv", ["bench", "some", str(tmp_path)])
+    main()
+    said = capsys.readouterr()
+    assert [json.loads(line)["name"] for line in said.out.splitlines()] == ["one"]
+    assert "8 of 32 clips" in said.err
