@@ -16,7 +16,7 @@ import { filesOf, findRun, type Run, readState } from '../../../src/store/runs.t
 import { readSweepState, sweepFiles } from '../../../src/store/sweeps.ts'
 import { tinyStages, tinyWorld } from '../../end-to-end/tiny-stages.ts'
 import { fakeWorld, folderTest } from '../../runs/fake-world.ts'
-import { madeSweep } from '../../runs/sweep/sweep-world.ts'
+import { madeSweep, ordered } from '../../runs/sweep/sweep-world.ts'
 import { Cluster } from '../conformance/place.ts'
 
 /*
@@ -39,18 +39,11 @@ describe.skipIf(site.missing !== undefined)(`a sweep on ${site.name}`, () => {
   afterEach(() => site.box.clear())
 
   test('comes to the trials, the losses at equal steps and the winner of this machine', async ({ folder }) => {
-    const keys = {
-      deterministic: true,
-      parallel: 2,
-      budget: { trials: 4 },
-      sampler: { name: 'tpe', seed: 5, startup: 2 },
-      pruner: { name: 'asha', warmupSteps: 10, reduction: 2 },
-    }
     const [here, there] = ['here', 'there'].map((name) => join(folder, name))
     for (const place of [here, there]) mkdirSync(place ?? '')
     const outcomes = await Promise.all(
       [fakeWorld(here ?? '', { stepMs: 5 }), site.world(there ?? '', { stepMs: 5 })].map(async (world) => {
-        const sweep = madeSweep(world, keys)
+        const sweep = madeSweep(world, ordered(4))
         expect(await driveSweep(sweep.folder, world)).toMatchObject({ reason: 'budget' })
         return outcomeOf(readSweepState(sweep), world)
       }),

@@ -10,7 +10,7 @@ import { findRun, listRuns } from '../../../src/store/runs.ts'
 import { requestStop } from '../../../src/store/stop-request.ts'
 import { readSweepState, type Sweep, sweepFiles, sweepJournal } from '../../../src/store/sweeps.ts'
 import { fakeWorld, folderTest } from '../fake-world.ts'
-import { madeSweep } from './sweep-world.ts'
+import { madeSweep, ordered } from './sweep-world.ts'
 
 const test = folderTest
 // On a busy machine processes take their time to start.
@@ -116,18 +116,11 @@ describe('a sweep that is interrupted', () => {
 
 describe('the trials of a sweep', () => {
   test('are the same from the same seed, whatever ends first, where the sweep is deterministic', async ({ folder }) => {
-    const keys = {
-      deterministic: true,
-      parallel: 2,
-      budget: { trials: 5 },
-      sampler: { name: 'tpe', seed: 5, startup: 2 },
-      pruner: { name: 'asha', warmupSteps: 10, reduction: 2 },
-    }
     const outcomes = ['a', 'b'].map(async (name, place) => {
       const cwd = join(folder, name)
       mkdirSync(cwd)
       const world = fakeWorld(cwd, { stepMs: 1 + 9 * place })
-      const sweep = madeSweep(world, keys)
+      const sweep = madeSweep(world, ordered(5))
       await driveSweep(sweep.folder, world)
       const { trials } = readSweepState(sweep)
       return trials.map(({ values, status, value, reports }) => [values, status, value, reports.filter(({ prune }) => prune)])
