@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { loadRecipe } from '../config/recipe.ts'
 import { namesStage } from '../config/set-option.ts'
@@ -42,6 +43,7 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
     chosenEngine: chosenEngine(args, world),
   })
   runs.python()
+  refuseMissingClips(args.data, world, runs)
   const parsed = parseAddress(args.recipe)
   if (parsed.kind === 'recipe' && parsed.stage === undefined) {
     await trainRecipe(parsed.file, args, world, runs)
@@ -61,6 +63,14 @@ export async function runTrain(args: TrainArguments, world: TrainingWorld): Prom
     return
   }
   await finish(prepared, args, world, runs)
+}
+
+/** Clips that are not there are told before a run is made of them; machines of a cluster may see other folders than this one. */
+function refuseMissingClips(data: string | undefined, { cwd }: TrainingWorld, { chosenEngine: engine }: RunsWorld): void {
+  if (data === undefined || engine?.kind === 'slurm' || existsSync(resolve(cwd, data))) return
+  throw new UserError('DATA_MISSING', `--data ${data}: expected a folder, a list file or an annotation, got nothing there`, {
+    hint: 'check the path; it counts from the folder you are in',
+  })
 }
 
 /** The stages of a recipe before one of it, as the whole recipe would train them. */

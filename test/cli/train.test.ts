@@ -181,6 +181,12 @@ test.concurrent('the script that ships trains a stage at two learning rates and 
   expect(listRuns(join(folder, 'runs'))).toHaveLength(2)
 })
 
+test.concurrent('clips that are not there are refused, and no run is made of them', async ({ command, folder }) => {
+  const train = command('train', 'r.yaml', '--data', 'nowhere')
+  expect([await train.code(), train.output]).toEqual([2, expect.stringMatching(/--data nowhere: expected .* \[DATA_MISSING\]\nhint: /)])
+  expect(listRuns(join(folder, 'runs'))).toEqual([])
+})
+
 test.concurrent('a Python that is not there is refused before anything starts', async ({ command }) => {
   const train = command('train', 'r.yaml#one', '--python-env', '/nowhere')
   expect(await train.code()).toBe(2)
